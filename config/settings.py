@@ -1,0 +1,249 @@
+"""Settings of the site. The only module that reads the environment.
+
+Variables (docs/reference/settings.md describes them): SECRET_KEY, REALTIME_JWT_SECRET, ALLOWED_HOSTS, DATABASE_URL,
+REDIS_URL, REALTIME_ORIGINS, WORKERS, PORT, DEBUG, DEMO, HTTPS, BEHIND_PROXY, COLLECTED_STATIC, LOG_LEVEL, STATE_DIR,
+ENV_FILE. Without any of them the site does not start in production form, and says what is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+
+# Everything that a run makes lies here: database, collected static files, generated secrets.
+STATE_DIR = Path(env.str("STATE_DIR", default=str(BASE_DIR / ".seriatim")))
+
+# `make run` writes its generated secrets there, so that `manage.py shell` afterwards sees the same site.
+# Real environment variables win.
+environ.Env.read_env(env.str("ENV_FILE", default=str(STATE_DIR / "env")))
+
+DEBUG = env.bool("DEBUG", default=False)
+# Demo accounts with printed passwords are made only where this is on. Apart from DEBUG, because DEBUG keeps every
+# query in memory, and `make run` should show the program as it runs in production.
+DEMO = env.bool("DEMO", default=DEBUG)
+# Empty: Django refuses at first use, which still lets type checks and migrations run without secrets.
+SECRET_KEY = env.str("SECRET_KEY", default="")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+PORT = env.int("PORT", default=8000)
+
+INSTALLED_APPS = [
+    # No "daphne": it would install Twisted's reactor in every command, only to replace `runserver`. Use `serve`.
+    "unfold",  # before django.contrib.admin, whose templates it replaces
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "channels",
+    "realtime",
+    "chat",
+    "dashboards",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# -- database ---------------------------------------------------------------------------------------------------------
+
+DATABASES: dict[str, dict[str, Any]] = {"default": env.db("DATABASE_URL", default=f"sqlite:///{STATE_DIR}/db.sqlite3")}
+_database = DATABASES["default"]
+if _database["ENGINE"].endswith("sqlite3"):
+    _database["OPTIONS"] = {
+        # A deferred transaction that later writes fails with "database is locked" without waiting.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        # busy_timeout first: switching a new file to WAL may itself meet a lock.
+        # synchronous=FULL: `published` means committed to disk, also when the power goes.
+        "init_command": (
+            "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+            "PRAGMA journal_size_limit=67108864"
+        ),
+    }
+else:
+    # No pool and no age: each HTTP request of Django runs in a thread of its own under ASGI, and kept connections
+    # pile up there. The platform's own threads live long and hold their connection without Django's help.
+    _database["CONN_MAX_AGE"] = 0
+    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- channel layer ----------------------------------------------------------------------------------------------------
+
+REDIS_URL = env.list("REDIS_URL", default=[])  # several, separated by commas, are shards
+CHANNEL_LAYERS: dict[str, dict[str, Any]]
+if REDIS_URL:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {
+                "hosts": [
+                    {
+                        "address": url,
+                        # redis-py 8 would default to 5 s and 100 connections: every idle receive() dies, joins raise.
+                        "socket_timeout": None,
+                        "socket_connect_timeout": 5,
+                        "max_connections": 1000,
+                        "health_check_interval": 10,
+                    }
+                    for url in REDIS_URL
+                ],
+                "prefix": "seriatim",
+            },
+        }
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+# -- the platform -----------------------------------------------------------------------------------------------------
+
+_jwt_secret = env.str("REALTIME_JWT_SECRET", default="")
+REALTIME: dict[str, Any] = {
+    "WORKERS": env.int("WORKERS", default=1),
+    "ORIGINS": env.list("REALTIME_ORIGINS", default=[]),
+    "SIGNING_KEYS": {"default": {"alg": "HS256", "secret": _jwt_secret}} if _jwt_secret else {},
+}
+
+# -- accounts and pages -----------------------------------------------------------------------------------------------
+
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = STATE_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Hashed, compressed files from `collectstatic`; without them the files are served from the apps' own folders.
+COLLECTED_STATIC = env.bool("COLLECTED_STATIC", default=not DEBUG)
+WHITENOISE_USE_FINDERS = not COLLECTED_STATIC
+WHITENOISE_AUTOREFRESH = not COLLECTED_STATIC
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if COLLECTED_STATIC
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+# -- security ---------------------------------------------------------------------------------------------------------
+
+HTTPS = env.bool("HTTPS", default=not (DEBUG or DEMO))
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+# Only behind a proxy that overwrites the header: anybody can send it otherwise.
+if env.bool("BEHIND_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+
+# -- REST -------------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "realtime.api.errors.exception_handler",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Seriatim",
+    "DESCRIPTION": "Realtime channels over HTTP: publish, read, tokens.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",  # no files from a CDN
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# -- logging ----------------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"without_query_strings": {"()": "config.logs.WithoutQueryStrings"}},
+    "formatters": {"plain": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "plain",
+            "filters": ["without_query_strings"],
+        }
+    },
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "django": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        "realtime": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO"), "propagate": False},
+    },
+}

@@ -1,0 +1,259 @@
+"""Configuration of the platform: one dict, `REALTIME`, in the site's settings.
+
+This module is the only place that knows a key, its default, its unit and the reason for the default;
+docs/reference/settings.md is tested against it. It reads no environment variable (config/settings.py does) and
+holds nothing an operator changes at run time: that is a namespace's business (`realtime.namespaces`).
+
+Use `from realtime.conf import settings` and read `settings.HEARTBEAT_MS`. The first read of a key fills the object's
+own dict, so later reads cost a plain attribute lookup and hot paths need no copy of their own. Never copy a value to
+a module constant: `override_settings(REALTIME=...)` in a test would not reach it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar, cast, overload
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+T = TypeVar("T")
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * 1024
+
+
+class Key(Generic[T]):
+    """One key of `REALTIME`: a default, its unit, and why it is what it is.
+
+    A non-data descriptor: once the value is in the instance's dict, Python no longer comes here.
+    """
+
+    def __init__(self, default: T, unit: str, reason: str, *, least: int | None = None) -> None:
+        self.default = default
+        self.unit = unit
+        self.reason = reason
+        self.least = least
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Key[T]: ...
+    @overload
+    def __get__(self, instance: Settings, owner: type) -> T: ...
+    def __get__(self, instance: Settings | None, owner: type) -> Key[T] | T:
+        if instance is None:
+            return self
+        instance.load()
+        return cast("T", instance.__dict__[self.name])
+
+    def checked(self, value: object) -> T:
+        """Return `value` when it has the type of the default and is not below `least`; refuse it otherwise."""
+        if not self._accepts(value):
+            raise ImproperlyConfigured(
+                f"REALTIME[{self.name!r}] is {value!r}; expected {self.expects}. "
+                f"Correct it in the settings module, or leave the key out for the default {self.default!r}."
+            )
+        return cast("T", value)
+
+    @property
+    def expects(self) -> str:
+        """The accepted values in words, for messages and the settings page."""
+        if isinstance(self.default, int):
+            return f"an integer of at least {self.least or 0} ({self.unit})"
+        if self.default is None:
+            return "a string or None"
+        if isinstance(self.default, str):
+            return "a string that is not empty"
+        return "a mapping" if isinstance(self.default, Mapping) else "a list"
+
+    def _accepts(self, value: object) -> bool:
+        default = self.default
+        if isinstance(default, int):
+            # bool is an int in Python, and `True` milliseconds is always a mistake.
+            return isinstance(value, int) and not isinstance(value, bool) and value >= (self.least or 0)
+        if default is None:
+            return value is None or (isinstance(value, str) and value != "")
+        if isinstance(default, str):
+            return isinstance(value, str) and value != ""
+        if isinstance(default, Mapping):
+            return isinstance(value, Mapping)
+        return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+# The annotations of keys whose default alone would give too narrow a type.
+type_or_none = cast("str | None", None)
+_NO_KEYS: Mapping[str, Mapping[str, str]] = {}
+_NO_ORIGINS: Sequence[str] = ()
+
+
+class Settings:
+    """The values of `REALTIME`, typed; reset whenever the Django setting changes (tests)."""
+
+    # -- wire limits, told to clients in `ready` ---------------------------------------------------------------------
+    HEARTBEAT_MS = Key(
+        25_000,
+        "milliseconds",
+        "Below the 30 s after which common proxies and phone networks drop a silent connection.",
+        least=1000,
+    )
+    MAX_FRAME_BYTES = Key(
+        1_048_576, "bytes", "Daphne's and Autobahn's own bound; holds 100 messages of ordinary size.", least=1024
+    )
+    MAX_MESSAGE_BYTES = Key(
+        65_536, "bytes", "Of one message's canonical data; larger things belong in a file store.", least=1
+    )
+    MAX_ATTACHMENTS = Key(
+        200, "attachments per connection", "Bounds what one client can make a worker remember and reauthorise.", least=1
+    )
+    AUTH_TIMEOUT_MS = Key(
+        10_000, "milliseconds", "Time for the first `auth` frame; an unauthenticated socket costs memory.", least=100
+    )
+    IDLE_MS = Key(
+        0,
+        "milliseconds",
+        "Closes connections that sent nothing for so long; 0 is off: subscribers are silent by nature.",
+    )
+
+    # -- tokens and origins ------------------------------------------------------------------------------------------
+    TOKEN_MAX_BYTES = Key(
+        4096, "bytes", "Checked before any cryptography, so that a large token cannot cost CPU.", least=256
+    )
+    TOKEN_LEEWAY_S = Key(10, "seconds", "Clocks of issuer and worker may differ by this much; widens exp, nbf and iat.")
+    TOKEN_AUDIENCE = Key(type_or_none, "text", "Required `aud` claim; None refuses every token that names an audience.")
+    TOKEN_ISSUER = Key(type_or_none, "text", "Required `iss` claim; None does not look at it.")
+    SIGNING_KEYS = Key(
+        _NO_KEYS,
+        "key id → {alg, secret | public_key, private_key}",
+        "The algorithm belongs to the key, never to the token. The first key that can sign issues tokens.",
+    )
+    ORIGINS = Key(
+        _NO_ORIGINS, "list of origins", "Other sites whose pages may connect; this site itself is always allowed."
+    )
+    USER_CLIENT_ID = Key(
+        "realtime.tokens.client_id_of",
+        "dotted path of a function",
+        "Maps a Django user to a client id, for connections that come with the session cookie.",
+    )
+
+    # -- the log: writer, rounds, readers ----------------------------------------------------------------------------
+    WRITER_QUEUE_MESSAGES = Key(
+        20_000,
+        "messages",
+        "About a second of work for the slowest database measured; beyond it publishers wait.",
+        least=1,
+    )
+    WRITER_QUEUE_BYTES = Key(
+        64 * _MIB, "bytes", "The same bound for large messages; memory of a worker whose database is away.", least=_KIB
+    )
+    ROUND_MAX_MESSAGES = Key(
+        2000, "messages", "One transaction; larger rounds gained nothing and hold row locks longer.", least=1
+    )
+    ROUND_MAX_BYTES = Key(4 * _MIB, "bytes", "One transaction; keeps a round of large messages short.", least=_KIB)
+    LOCK_TIMEOUT_MS = Key(
+        200, "milliseconds", "How long a round waits for a channel's row before it sets the channel aside.", least=1
+    )
+    STUCK_CHANNEL_MS = Key(
+        2000,
+        "milliseconds",
+        "How long a set-aside channel is retried before its publishers hear `unavailable`.",
+        least=1,
+    )
+    READER_THREADS = Key(
+        2, "threads per worker", "Each holds one database connection; reads are few because they are shared.", least=1
+    )
+    BLOCK_MESSAGES = Key(
+        64, "messages", "Size of one cached block of the log; one read serves all who want it.", least=1
+    )
+    BLOCK_CACHE_BYTES = Key(
+        32 * _MIB,
+        "bytes per worker",
+        "Immutable blocks for subscribers that catch up; beyond it the oldest go.",
+        least=_KIB,
+    )
+    PUBLISH_TIMEOUT_S = Key(
+        10, "seconds", "How long a caller in a thread (REST, shell) waits for its round before `unavailable`.", least=1
+    )
+    INFLIGHT_PUBLISHES_MAX = Key(
+        256, "publish frames per connection", "Unanswered ones; beyond it the connection is read no further.", least=1
+    )
+    BACKLOG_FRAMES = Key(
+        256, "frames per connection", "Received frames that wait for their turn before reading stops.", least=1
+    )
+
+    # -- delivery ----------------------------------------------------------------------------------------------------
+    HOLD_MS = Key(
+        30, "milliseconds", "A hole is usually two workers' announcements that swapped; wait before reading the log."
+    )
+    SWEEP_MS = Key(
+        1000,
+        "milliseconds",
+        "How often heads of followed channels are asked for: heals every lost announcement.",
+        least=10,
+    )
+    SWEEP_GRACE_MS = Key(250, "milliseconds", "What the sweep found new may be on its way; only later is it read.")
+    WINDOW_BYTES = Key(
+        _MIB,
+        "bytes",
+        "Unacknowledged bytes of one attachment before it waits, whatever its message window.",
+        least=_KIB,
+    )
+    SOCKET_BUFFER_HIGH_BYTES = Key(
+        262_144, "bytes", "Above this a connection gets nothing more until the client has drained it.", least=4096
+    )
+    LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
+
+    # -- retention ---------------------------------------------------------------------------------------------------
+    IDEMPOTENCY_MIN_S = Key(
+        120, "seconds", "Rows stay this long whatever the retention says; the wire contract promises it.", least=120
+    )
+    RETENTION_INTERVAL_S = Key(30, "seconds", "How often retention looks for work.", least=1)
+    DELETE_CHUNK = Key(1000, "rows", "One short transaction each, so that deleting never delays publishing.", least=1)
+
+    # -- the process -------------------------------------------------------------------------------------------------
+    WORKERS = Key(1, "processes", "More than one needs PostgreSQL and Redis; checked at start.", least=1)
+    CHANNEL_LAYER = Key("default", "alias in CHANNEL_LAYERS", "The layer that carries news between workers.")
+    DATABASE = Key("default", "alias in DATABASES", "The database that holds the log.")
+    PREFIX = Key("seriatim", "text", "Begins every name on the channel layer, so that two sites can share a Redis.")
+
+    def load(self) -> None:
+        """Read and check the whole dict. Raises `ImproperlyConfigured` for an unknown key or an unfit value."""
+        given = getattr(django_settings, "REALTIME", {})
+        if not isinstance(given, Mapping):
+            raise ImproperlyConfigured(f"REALTIME must be a dict, not {type(given).__name__}.")
+        table = keys()
+        for name in given:
+            if name not in table:
+                raise ImproperlyConfigured(_unknown(name, table))
+        loaded = {name: key.checked(given[name]) if name in given else key.default for name, key in table.items()}
+        self.__dict__.update(loaded)
+
+    def reset(self) -> None:
+        """Forget every value; the next read loads again."""
+        self.__dict__.clear()
+
+
+def keys() -> dict[str, Key[Any]]:
+    """Every key by name, in the order of the table above."""
+    return {name: value for name, value in vars(Settings).items() if isinstance(value, Key)}
+
+
+def _unknown(name: object, table: Mapping[str, Key[Any]]) -> str:
+    near = difflib.get_close_matches(str(name).upper(), table, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "docs/reference/settings.md lists the keys."
+    return f"REALTIME has an unknown key {name!r}. {hint}"
+
+
+settings = Settings()
+
+
+def _on_setting_changed(*, setting: str, **_: object) -> None:
+    if setting == "REALTIME":
+        settings.reset()
+
+
+setting_changed.connect(_on_setting_changed)

@@ -1,0 +1,97 @@
+"""Fixtures and helpers of the whole suite. See docs/how-to/test.md."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from django.conf import settings as django_settings
+from django.test import override_settings
+
+T = TypeVar("T")
+
+#: Unit of every timeout in tests, in seconds. Raise it on a slow machine: all timeouts scale.
+MS = 0.001
+
+#: What marks a test as one that touches the database: it runs again on PostgreSQL.
+_DATABASE_FIXTURES = {
+    "db",
+    "transactional_db",
+    "django_db_reset_sequences",
+    "django_db_serialized_rollback",
+    "live_server",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test that uses the database, and leave out those of the other database."""
+    engine = "sqlite" if django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") else "postgres"
+    other = "postgres" if engine == "sqlite" else "sqlite"
+    kept, left_out = [], []
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("django_db") or fixtures & _DATABASE_FIXTURES:
+            item.add_marker("database")
+        (left_out if item.get_closest_marker(other) else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def eventually(
+    predicate: Callable[[], T], timeout_s: float = 5000 * MS, *, every_s: float = 5 * MS, what: str = ""
+) -> T:
+    """Wait until `predicate()` is true and return its value; fail with what it last returned.
+
+    Blocks the thread: in a coroutine use `aeventually`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(
+                f"not within {timeout_s} s: {what or inspect.getsource(predicate).strip()} (last {value!r})"
+            )
+        time.sleep(every_s)
+
+
+async def aeventually(
+    predicate: Callable[[], T | Awaitable[T]],
+    timeout_s: float = 5000 * MS,
+    *,
+    every_s: float = 5 * MS,
+    what: str = "",
+) -> T:
+    """`eventually` for coroutines; the predicate may be one itself."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        result = predicate()
+        value: Any = await result if inspect.isawaitable(result) else result
+        if value:
+            return value  # type: ignore[no-any-return]  # T, whether awaited or not
+        if time.monotonic() >= deadline:
+            raise AssertionError(
+                f"not within {timeout_s} s: {what or inspect.getsource(predicate).strip()} (last {value!r})"
+            )
+        await asyncio.sleep(every_s)
+
+
+@pytest.fixture
+def realtime_settings() -> Iterator[Callable[..., None]]:
+    """Change keys of `REALTIME` for one test, keeping the others: `realtime_settings(HOLD_MS=5)`."""
+    active: list[override_settings] = []
+
+    def change(**keys: object) -> None:
+        override = override_settings(REALTIME={**django_settings.REALTIME, **keys})
+        override.enable()
+        active.append(override)
+
+    yield change
+    for override in reversed(active):
+        override.disable()
