@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+SyncHandler = Callable[[HttpRequest], HttpResponseBase]
+AsyncHandler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
-class ContentSecurityPolicyMiddleware:
-    """Adds `Content-Security-Policy` unless the view has set one (to widen it for itself).
+@sync_and_async_middleware
+def content_security_policy(get_response: SyncHandler | AsyncHandler) -> SyncHandler | AsyncHandler:
+    """Add `Content-Security-Policy` unless the view has set one (to widen it for itself).
 
-    Works in both modes, so that an async view is not pushed to a thread because of a header.
+    In both modes, so that an async view is not pushed to a thread because of a header.
     """
+    if iscoroutinefunction(get_response):
+        next_async = cast("AsyncHandler", get_response)
 
-    sync_capable = True
-    async_capable = True
+        async def handle_async(request: HttpRequest) -> HttpResponseBase:
+            return _with_policy(await next_async(request))
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-        self.policy: str = settings.CONTENT_SECURITY_POLICY
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
+        return handle_async
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        if iscoroutinefunction(self):
-            return self._acall(request)  # type: ignore[return-value]  # a coroutine; Django awaits it
-        return self._finish(self.get_response(request))
+    next_sync = cast("SyncHandler", get_response)
 
-    async def _acall(self, request: HttpRequest) -> HttpResponse:
-        return self._finish(await self.get_response(request))  # type: ignore[misc]  # see __call__
+    def handle(request: HttpRequest) -> HttpResponseBase:
+        return _with_policy(next_sync(request))
 
-    def _finish(self, response: HttpResponse) -> HttpResponse:
-        response.headers.setdefault("Content-Security-Policy", self.policy)
-        return response
+    return handle
+
+
+def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
+    response.headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)
+    return response

@@ -85,8 +85,8 @@ class Key(Generic[T]):
         return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-# The annotations of keys whose default alone would give too narrow a type.
-type_or_none = cast("str | None", None)
+# Defaults whose own type would be narrower than what a site may set.
+_NO_TEXT = cast("str | None", None)
 _NO_KEYS: Mapping[str, Mapping[str, str]] = {}
 _NO_ORIGINS: Sequence[str] = ()
 
@@ -124,8 +124,8 @@ class Settings:
         4096, "bytes", "Checked before any cryptography, so that a large token cannot cost CPU.", least=256
     )
     TOKEN_LEEWAY_S = Key(10, "seconds", "Clocks of issuer and worker may differ by this much; widens exp, nbf and iat.")
-    TOKEN_AUDIENCE = Key(type_or_none, "text", "Required `aud` claim; None refuses every token that names an audience.")
-    TOKEN_ISSUER = Key(type_or_none, "text", "Required `iss` claim; None does not look at it.")
+    TOKEN_AUDIENCE = Key(_NO_TEXT, "text", "Required `aud` claim; None refuses every token that names an audience.")
+    TOKEN_ISSUER = Key(_NO_TEXT, "text", "Required `iss` claim; None does not look at it.")
     SIGNING_KEYS = Key(
         _NO_KEYS,
         "key id → {alg, secret | public_key, private_key}",

@@ -12,6 +12,8 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
 
+from tests.servers import Postgres, Redis
+
 T = TypeVar("T")
 
 #: Unit of every timeout in tests, in seconds. Raise it on a slow machine: all timeouts scale.
@@ -31,7 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark every test that uses the database, and leave out those of the other database."""
     engine = "sqlite" if django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") else "postgres"
     other = "postgres" if engine == "sqlite" else "sqlite"
-    kept, left_out = [], []
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.get_closest_marker("django_db") or fixtures & _DATABASE_FIXTURES:
@@ -95,3 +98,34 @@ def realtime_settings() -> Iterator[Callable[..., None]]:
     yield change
     for override in reversed(active):
         override.disable()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL for tests that start processes of their own; ask it for a fresh database each time.
+
+    Not the database of the Django test run: that one is chosen by DATABASE_URL (`python -m tests.servers`).
+    """
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis shared by the tests of this process: leave it running, and use names of your own."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis_server() -> Iterator[Redis]:
+    """A Redis that the test may kill, pause and restart."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL that the test may kill and restart."""
+    with Postgres() as server:
+        yield server
