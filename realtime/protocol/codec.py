@@ -27,6 +27,9 @@ _MANY_DIGITS: Final = re.compile(r"[0-9]{309}")
 
 _DIGITS_SAMPLED: Final = re.compile(r"[0-9]{19}")
 
+_BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
+"""Where msgspec stopped, counted in UTF-8."""
+
 JSON_REMEDY: Final = "Send one JSON object as UTF-8 text (RFC 8259): no NaN, no Infinity, no lone surrogates."
 
 
@@ -60,6 +63,9 @@ def json_fault(text: str, fault: Exception) -> ProtocolError:
         what = "it ends too early, or has a lone surrogate" if text else "it is empty"
         return ProtocolError("bad_frame", f"The text is not JSON: {what}.", remedy=JSON_REMEDY)
     reason = said.partition(": ")[2] or said
+    at = _BYTE.search(reason)
+    if at and text.encode("utf-8", "replace")[int(at[1]) :].startswith((b"NaN", b"Infinity")):
+        reason = "NaN and Infinity are no numbers of JSON"
     return ProtocolError("bad_frame", f"The text is not JSON: {reason}.", remedy=JSON_REMEDY)
 
 

@@ -25,6 +25,9 @@ MAX_MESSAGES: Final = 100
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half a character: no JSON text brings one here, a string made in Python can."""
+
 
 # A Struct and not a dataclass: a frozen dataclass takes four times as long to make, once per message.
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
@@ -41,8 +44,8 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_event(value: object) -> bool:
-    """Whether this can be an event: 1 to 64 characters, any."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_EVENT_CHARS
+    """Whether this can be an event: 1 to 64 characters, any that UTF-8 can say."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_EVENT_CHARS and not _SURROGATE.search(value)
 
 
 def is_key(value: object) -> bool:
@@ -51,7 +54,7 @@ def is_key(value: object) -> bool:
     return (
         isinstance(value, str)
         and 0 < len(value) <= MAX_KEY_CHARS
-        and (value.isprintable() or _CONTROL.search(value) is None)
+        and (value.isprintable() or not (_CONTROL.search(value) or _SURROGATE.search(value)))
     )
 
 
@@ -85,8 +88,6 @@ def _parse(obj: object, which: str) -> NewMessage:
     if key is not None and not is_key(key):
         raise ProtocolError("bad_frame", f"{which} has a wrong `key`.", remedy=KEY_RULE)
     try:
-        # Encoded like data: an id, event or key from Python may hold a lone surrogate too.
-        canonical([message_id, event, key])
         data = canonical(obj.get("data"))
     except ProtocolError as error:
         raise ProtocolError(error.code, f"{which}: {error.message}", remedy=error.remedy) from None
