@@ -32,6 +32,7 @@ __all__ = [
     "Identity",
     "NeedsHook",
     "Operation",
+    "Rules",
     "allowed_operations",
     "authorize",
     "authorize_async",

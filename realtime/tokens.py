@@ -36,7 +36,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models.signals import post_delete, post_save
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
@@ -340,11 +340,14 @@ def issue_token(
     capability: Mapping[str, object] | None = None,
     ttl_s: float = 3600,
     now_s: float | None = None,
+    *,
+    not_after_s: float | None = None,
 ) -> tuple[str, float]:
     """Sign a token with the first key that can. Returns its text and its `exp` in Unix seconds.
 
-    `capability` is the shape of `cap`; None leaves the claim out, so that the namespaces decide. Raises `bad_frame`
-    for a bad client, capability or lifetime, and `too_large` when the token would be longer than this server accepts.
+    `capability` is the shape of `cap`; None leaves the claim out, so that the namespaces decide. `not_after_s` bounds
+    the lifetime, whatever was asked for. Raises `bad_frame` for a bad client, capability or lifetime, and `too_large`
+    when the token would be longer than this server accepts.
     """
     if not is_client_id(client):
         raise ProtocolError("bad_frame", "A client id is 1–128 visible ASCII characters.")
@@ -369,6 +372,8 @@ def issue_token(
     now_s = time.time() if now_s is None else now_s
     # Whole seconds, as issuers expect; upwards, so that a lifetime is never shorter than asked for.
     expires_at_s = math.ceil(now_s + ttl_s)
+    if not_after_s is not None:
+        expires_at_s = min(expires_at_s, math.floor(not_after_s))
     if expires_at_s > MAX_TIME_S:
         raise ProtocolError("bad_frame", "The lifetime of a token must end in this millennium.")
     claims: dict[str, object] = {
@@ -437,13 +442,15 @@ def create_api_key(
     Capability.parse(capability)
     key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(12))
     secret = secrets.token_urlsafe(32)
-    row = ApiKey.objects.create(
-        key_id=key_id,
-        secret_hash=_hash(secret),
-        name=name,
-        capability=dict(capability),
-        expires=expires,
-    )
+    try:
+        with transaction.atomic():
+            row = ApiKey.objects.create(
+                key_id=key_id, secret_hash=_hash(secret), name=name, capability=dict(capability), expires=expires
+            )
+    except IntegrityError:
+        raise ValueError(
+            f"There is an API key named {name} already. Delete it first, or choose another name."
+        ) from None
     return row, f"ser_{key_id}_{secret}"
 
 

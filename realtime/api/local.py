@@ -1,0 +1,15 @@
+"""What the worker of this process knows, for views. The only place where the HTTP interface looks into a worker."""
+
+from __future__ import annotations
+
+from realtime.protocol.names import ChannelName
+
+
+def occupancy(channel: ChannelName) -> int:
+    """How many attachments of the channel this process has; 0 without a worker in it."""
+    return 0
+
+
+def readiness() -> dict[str, bool]:
+    """What must be true before traffic may come here; nothing more without a worker in this process."""
+    return {}

@@ -1,0 +1,118 @@
+"""Shapes of bodies and answers, for the OpenAPI document.
+
+Values are checked by the parsers of `realtime.protocol`, which the WebSocket uses as well: two validators of one
+message would one day disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+Fields = serializers.Serializer[Any]
+
+
+class MessageIn(Fields):
+    id = serializers.CharField(
+        max_length=64, required=False, help_text="Visible ASCII; made by the server when absent."
+    )
+    event = serializers.CharField(max_length=64, default="message")
+    key = serializers.CharField(max_length=128, required=False, help_text="What the message is the newest state of.")
+    data = serializers.JSONField(required=False, help_text="Any JSON.")  # type: ignore[assignment]  # DRF takes it out
+
+
+class MessagesIn(Fields):
+    messages = MessageIn(many=True, help_text="1–1000, stored all or none.")
+    client = serializers.CharField(max_length=128, required=False, help_text="With an API key: who publishes.")
+
+
+class PublishItem(Fields):
+    channel = serializers.CharField(max_length=200)
+    messages = MessageIn(many=True)
+    client = serializers.CharField(max_length=128, required=False, help_text="With an API key: who publishes.")
+
+
+class PublishIn(Fields):
+    items = PublishItem(many=True, help_text="1–100 items, at most 1000 messages together.")
+    client = serializers.CharField(max_length=128, required=False, help_text="With an API key: for all items.")
+
+
+class PublishedOut(Fields):
+    channel = serializers.CharField()
+    epoch = serializers.CharField()
+    serials = serializers.ListField(child=serializers.IntegerField())
+    duplicates = serializers.ListField(child=serializers.IntegerField(), help_text="Indices of known messages.")
+    conflicts = serializers.ListField(child=serializers.IntegerField(), help_text="Indices whose data differs.")
+
+
+class ErrorFacts(Fields):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    remedy = serializers.CharField()
+    channel = serializers.CharField(required=False)
+    retry_after_ms = serializers.IntegerField(required=False)
+
+
+class ErrorOut(Fields):
+    error = ErrorFacts()
+
+
+class ItemOut(PublishedOut):
+    error = ErrorFacts(required=False, help_text="In place of the other fields, when the item was refused.")
+
+
+class PublishOut(Fields):
+    items = ItemOut(many=True)
+
+
+class MessageOut(Fields):
+    type = serializers.CharField(default="message")
+    channel = serializers.CharField()
+    serial = serializers.IntegerField()
+    id = serializers.CharField()
+    time = serializers.IntegerField(help_text="Unix milliseconds.")
+    client = serializers.CharField(allow_null=True)
+    event = serializers.CharField()
+    key = serializers.CharField(required=False)
+    data = serializers.JSONField()  # type: ignore[assignment]  # as above
+
+
+class SkippedOut(Fields):
+    from_ = serializers.IntegerField(source="from")
+    to = serializers.IntegerField()
+    reason = serializers.CharField()
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        fields["from"] = fields.pop("from_")  # a keyword of Python
+        return fields
+
+
+class PageOut(Fields):
+    epoch = serializers.CharField(allow_null=True)
+    oldest = serializers.IntegerField()
+    head = serializers.IntegerField()
+    messages = MessageOut(many=True)
+    more = serializers.BooleanField()
+    skipped = SkippedOut(required=False)
+
+
+class ChannelOut(Fields):
+    name = serializers.CharField()
+    epoch = serializers.CharField(allow_null=True)
+    oldest = serializers.IntegerField()
+    head = serializers.IntegerField()
+    occupancy = serializers.IntegerField()
+    last_time = serializers.IntegerField(allow_null=True, help_text="Unix milliseconds.")
+
+
+class TokenIn(Fields):
+    client = serializers.CharField(max_length=128)
+    cap = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)
+    ttl_s = serializers.IntegerField(min_value=1, required=False, default=3600)
+
+
+class TokenOut(Fields):
+    token = serializers.CharField()
+    expires = serializers.IntegerField(help_text="Unix milliseconds.")

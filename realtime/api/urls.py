@@ -1,0 +1,21 @@
+"""Addresses of the HTTP interface. Names in paths are taken whole, whatever they contain, so that a bad one is told."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from realtime.api import errors, health, views
+
+# (?s:…): a name may arrive with anything in it, also a line feed.
+_NAME = r"(?P<name>(?s:.*))"
+
+urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("api/v1/publish", views.PublishView.as_view(), name="publish"),
+    path("api/v1/tokens", views.TokensView.as_view(), name="tokens"),
+    re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),
+    re_path(rf"\Aapi/v1/channels/{_NAME}\Z", views.ChannelView.as_view(), name="channel"),
+    # Last: whatever stands below /api and is none of the above has an answer in the shape of the API.
+    re_path(r"\Aapi(/.*)?\Z", errors.not_found),
+]

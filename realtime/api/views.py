@@ -1,0 +1,349 @@
+"""Endpoints of `/api/v1`: publish, read, tokens. Specification: docs/reference/rest.md.
+
+Views read the request, ask `realtime.authorization`, call the one door (`realtime.publishing`) or the log's reads, and
+join the answer from finished text: stored envelopes are never parsed. They run in threads and block there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from realtime.api import local, serializers
+from realtime.api.authentication import PlatformAuthentication
+from realtime.api.errors import exception_handler
+from realtime.api.parsers import StrictJSONParser, choice, integer, read_object
+from realtime.api.permissions import identity_of, require, require_api_key, require_known
+from realtime.delivery.capability import OPERATIONS, Capability
+from realtime.log import reads
+from realtime.log.types import Page, Published
+from realtime.protocol import codec
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.messages import NewMessage, parse_message, parse_messages
+from realtime.protocol.names import ChannelName, is_client_id, is_message_id, parse_channel
+from realtime.publishing import publish_batch
+from realtime.tokens import Identity, issue_token
+
+logger = logging.getLogger("realtime.api")
+
+MAX_MESSAGES = 1000
+MAX_ITEMS = 100
+PAGE_DEFAULT = 100
+PAGE_MOST = 1000
+TOKEN_TTL_S = 3600
+TOKEN_TTL_MOST_S = 30 * 86_400
+
+EVERYTHING = Capability.parse({"*": ["*"]})
+
+
+class JSONOnly(BaseContentNegotiation):
+    """There is one representation; whatever `Accept` says, this is it."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class PlatformView(APIView):
+    """What all endpoints share: credentials, strict JSON, the one shape of errors.
+
+    Everything is named here rather than in the site's REST_FRAMEWORK, so that the app behaves alike in every project.
+    """
+
+    authentication_classes = (PlatformAuthentication,)
+    permission_classes = ()
+    throttle_classes = ()
+    parser_classes = (StrictJSONParser,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = JSONOnly
+    versioning_class = None
+    metadata_class = None
+
+    # DRF works the header Allow out for every answer; it belongs to 405, where `exception_handler` puts it.
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {}
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], HttpResponse]:
+        return exception_handler
+
+
+def json_response(text: str, status: int = 200) -> HttpResponse:
+    """An answer of finished JSON text. Never cached: it depends on who asked, and on the moment."""
+    response = HttpResponse(text, content_type="application/json", status=status)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def channel_in(request: HttpRequest, name: str) -> ChannelName:
+    """The channel of a path, which Django has decoded; `bad_channel` for anything that is none.
+
+    A slash that came percent-encoded is part of the name and makes it a bad one; one that came as itself means a path
+    that does not exist. Only a server that passes on the raw path can tell the two apart.
+    """
+    raw_path: bytes | None = getattr(request, "scope", {}).get("raw_path")
+    if "/" in name and raw_path and b"%2f" not in raw_path.lower():
+        raise ProtocolError("not_found", "There is nothing at this address.", remedy="Check the path.")
+    if raw_path and "/" not in name and b"%2f" in raw_path.lower():
+        raise ProtocolError("bad_channel", "A channel's name has no slash.")
+    return parse_channel(name)
+
+
+class MessagesView(PlatformView):
+    """Publish to a channel, and read its history."""
+
+    @extend_schema(
+        operation_id="publish",
+        request=serializers.MessagesIn,
+        parameters=[
+            OpenApiParameter(
+                "Idempotency-Key", location=OpenApiParameter.HEADER, description="The `id` of a single message."
+            )
+        ],
+        responses={
+            201: serializers.PublishedOut,
+            200: serializers.PublishedOut,
+            (400, "application/json"): serializers.ErrorOut,
+            (401, "application/json"): serializers.ErrorOut,
+            (403, "application/json"): serializers.ErrorOut,
+            (413, "application/json"): serializers.ErrorOut,
+            (429, "application/json"): serializers.ErrorOut,
+            (503, "application/json"): serializers.ErrorOut,
+        },
+    )
+    def post(self, request: Request, name: str) -> HttpResponse:
+        """Store one message, or 1–1000 all or none; 201 when committed, 200 when all were known already."""
+        identity = identity_of(request)
+        if identity.kind == "anonymous":
+            # Before the body is read: who may not publish anyway cannot make the server parse megabytes.
+            require(identity, channel_in(request._request, name), "publish")
+        body = read_object(request._request)
+        messages = _messages(body, request.META.get("HTTP_IDEMPOTENCY_KEY"))
+        client = _publisher(identity, body)
+        channel = channel_in(request._request, name)
+        published = publish_batch(identity, channel, messages, client=client)
+        known = len(published.duplicates) == len(published.serials)
+        return json_response(codec.encode(_fields(published)), 200 if known else 201)
+
+    @extend_schema(
+        operation_id="history",
+        parameters=[
+            OpenApiParameter("after", int, description="Exclusive serial."),
+            OpenApiParameter("before", int, description="Exclusive serial."),
+            OpenApiParameter("since", int, description="Unix milliseconds: from the first message not earlier."),
+            OpenApiParameter("limit", int, description="1–1000, default 100."),
+            OpenApiParameter("order", str, enum=["asc", "desc"], description="asc with after or since, else desc."),
+        ],
+        responses={200: serializers.PageOut},
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """A page of the channel's history: at most `limit` messages and 512 KiB."""
+        query = request._request.GET
+        after, before, since = (integer(query, key) for key in ("after", "before", "since"))
+        limit = integer(query, "limit", least=1, most=PAGE_MOST)
+        order = choice(query, "order", ("asc", "desc"))
+        channel = channel_in(request._request, name)
+        require(identity_of(request), channel, "history")
+        if order is None:
+            order = "desc" if after is None and since is None else "asc"
+        page = reads.read_page(
+            channel, after=after, before=before, since=since, order=order, limit=limit or PAGE_DEFAULT
+        )
+        return json_response(page_text(page))
+
+
+class PublishView(PlatformView):
+    """Publish to several channels."""
+
+    @extend_schema(
+        operation_id="publish_many",
+        request=serializers.PublishIn,
+        responses={200: serializers.PublishOut, (400, "application/json"): serializers.ErrorOut},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Store 1–100 items, each all or none, in order; each is answered as stored or refused by itself."""
+        identity = require_known(request)
+        body = read_object(request._request)
+        items = body.get("items")
+        if not isinstance(items, list) or not 0 < len(items) <= MAX_ITEMS:
+            raise ProtocolError("bad_frame", f"`items` is no array of 1 to {MAX_ITEMS}.", remedy="Correct the body.")
+        count = sum(len(_messages_of(item)) for item in items)
+        if count > MAX_MESSAGES:
+            raise ProtocolError(
+                "bad_frame", f"There are {count} messages in all items.", remedy=f"Send at most {MAX_MESSAGES} at once."
+            )
+        default = _publisher(identity, body)
+        return json_response(codec.encode({"items": [_publish_item(identity, item, default) for item in items]}))
+
+
+class ChannelView(PlatformView):
+    """One channel."""
+
+    @extend_schema(operation_id="channel", responses={200: serializers.ChannelOut})
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """What a channel's log holds, and how many are attached."""
+        channel = channel_in(request._request, name)
+        require(identity_of(request), channel, "subscribe")
+        state = reads.read_states([channel])[channel]
+        fields = {
+            "name": channel,
+            "epoch": state.epoch,
+            "oldest": state.oldest,
+            "head": state.head,
+            "occupancy": local.occupancy(channel),
+            "last_time": state.last_time or None,
+        }
+        return json_response(codec.encode(fields))
+
+
+class TokensView(PlatformView):
+    """Tokens for clients."""
+
+    @extend_schema(
+        operation_id="issue_token",
+        request=serializers.TokenIn,
+        responses={201: serializers.TokenOut, (403, "application/json"): serializers.ErrorOut},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Issue a token with an API key: never more than the key itself may do, never longer than it holds."""
+        key = require_api_key(request)
+        body = read_object(request._request)
+        client = body.get("client")
+        if not is_client_id(client) or not isinstance(client, str):
+            raise ProtocolError(
+                "bad_frame", "`client` is no client id.", remedy="Send 1 to 128 visible ASCII characters."
+            )
+        token, expires_at_s = issue_token(
+            client, _capability(key, body.get("cap")), _ttl_s(body.get("ttl_s")), not_after_s=key.expires_at_s
+        )
+        return json_response(codec.encode({"token": token, "expires": int(expires_at_s * 1000)}), 201)
+
+
+# ---------------------------------------------------------------- reading bodies
+
+
+def _messages(body: Mapping[str, object], key: str | None) -> tuple[NewMessage, ...]:
+    """The messages of a body, one or many; `key` is the header Idempotency-Key."""
+    if "messages" in body:
+        messages = parse_messages(body["messages"], MAX_MESSAGES)
+    else:
+        messages = (parse_message(body),)
+    if key is None:
+        return messages
+    if len(messages) != 1:
+        raise ProtocolError(
+            "bad_frame", "Idempotency-Key is the id of a single message.", remedy="Give each message an `id` instead."
+        )
+    (message,) = messages
+    if not is_message_id(key):
+        raise ProtocolError(
+            "bad_frame", "Idempotency-Key is no message id.", remedy="Send 1 to 64 visible ASCII characters."
+        )
+    if message.id is not None and message.id != key:
+        raise ProtocolError(
+            "bad_frame", "Idempotency-Key and the message's `id` differ.", remedy="Send one of them, or both alike."
+        )
+    return (message.with_id(key),)
+
+
+def _publisher(identity: Identity, body: Mapping[str, object]) -> str:
+    """Who publishes: the client of the credentials; an API key may name another in the body."""
+    named = body.get("client")
+    if named is None or identity.kind != "key":
+        return identity.client
+    if not isinstance(named, str) or not is_client_id(named):
+        raise ProtocolError("bad_frame", "`client` is no client id.", remedy="Send 1 to 128 visible ASCII characters.")
+    return named
+
+
+def _messages_of(item: object) -> list[object]:
+    messages = item.get("messages") if isinstance(item, dict) else None
+    return messages if isinstance(messages, list) else []
+
+
+def _publish_item(identity: Identity, item: object, default: str) -> dict[str, object]:
+    try:
+        if not isinstance(item, dict):
+            raise ProtocolError("bad_frame", "An item is no object.", remedy="Correct the item.")
+        name = item.get("channel")
+        if not isinstance(name, str):
+            raise ProtocolError("bad_frame", "`channel` of an item is no string.", remedy="Correct the item.")
+        messages = parse_messages(item.get("messages"), MAX_MESSAGES)
+        client = _publisher(identity, item) if "client" in item else default
+        return _fields(publish_batch(identity, parse_channel(name), messages, client=client))
+    except ProtocolError as refusal:
+        return refusal.body()
+
+
+def _fields(published: Published) -> dict[str, object]:
+    return {
+        "channel": published.channel,
+        "epoch": published.epoch,
+        "serials": published.serials,
+        "duplicates": published.duplicates,
+        "conflicts": published.conflicts,
+    }
+
+
+def page_text(page: Page) -> str:
+    """The body of a page: envelopes are joined as they are stored."""
+    skipped = ""
+    if page.skipped is not None:
+        first, last, reason = page.skipped
+        skipped = f',"skipped":{{"from":{first},"to":{last},"reason":"{reason}"}}'
+    epoch = "null" if page.epoch is None else f'"{page.epoch}"'
+    return (
+        f'{{"epoch":{epoch},"oldest":{page.oldest},"head":{page.head},"messages":[{",".join(page.messages)}]'
+        f',"more":{"true" if page.more else "false"}{skipped}}}'
+    )
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def _capability(key: Identity, asked: object) -> Mapping[str, object] | None:
+    """The capability of a token that this key may issue. Without one asked for, the namespaces decide, but only where
+    the key covers whatever they may grant; a narrower key gives its own, without `admin`."""
+    own = key.capability or Capability.parse({})
+    if asked is None:
+        return None if own.covers(EVERYTHING) else _without_admin(own)
+    try:
+        capability = Capability.parse(asked)
+    except ValueError as error:
+        raise ProtocolError(
+            "bad_frame", f"`cap` has the wrong shape. {error}", remedy='Send {"channel pattern": ["operation", …], …}.'
+        ) from None
+    if not own.covers(capability):
+        raise ProtocolError(
+            "forbidden",
+            "The capability asked for is more than the API key has itself.",
+            remedy="Ask for less, or use a key with a wider capability.",
+        )
+    return capability.grants()
+
+
+def _without_admin(capability: Capability) -> dict[str, object]:
+    return {
+        pattern: sorted(OPERATIONS.intersection(operations) - {"admin"})
+        for pattern, operations in capability.grants().items()
+    }
+
+
+def _ttl_s(asked: object) -> float:
+    if asked is None:
+        return TOKEN_TTL_S
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 < asked <= TOKEN_TTL_MOST_S:
+        raise ProtocolError(
+            "bad_frame", f"`ttl_s` is no number of seconds up to {TOKEN_TTL_MOST_S}.", remedy="Correct `ttl_s`."
+        )
+    return asked
