@@ -101,6 +101,23 @@ def check_workers(**_: Any) -> list[checks.CheckMessage]:
 
 
 @checks.register(TAG)
+def check_secret_key(**_: Any) -> list[checks.CheckMessage]:
+    """Django notices a missing SECRET_KEY only at the first login."""
+    try:
+        if django_settings.SECRET_KEY:
+            return []
+    except ImproperlyConfigured:
+        pass  # how Django's settings object tells that it is empty
+    return [
+        checks.Error(
+            "SECRET_KEY is not set: nobody could log in.",
+            hint="Set SECRET_KEY to the output of: openssl rand -base64 48",
+            id="realtime.E014",
+        )
+    ]
+
+
+@checks.register(TAG)
 def check_signing_keys(**_: Any) -> list[checks.CheckMessage]:
     """Every key can do what it says, and none is so short that it can be guessed."""
     if not settings.SIGNING_KEYS:

