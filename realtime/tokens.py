@@ -34,7 +34,7 @@ from django.contrib.auth import (
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.signals import setting_changed
 from django.db import IntegrityError, transaction
 from django.db.models.signals import post_delete, post_save
@@ -625,7 +625,7 @@ def _user_of(session_key: str) -> tuple[AbstractBaseUser, SessionMark, float | N
         return None
     try:
         user = load_backend(backend_path).get_user(get_user_model()._meta.pk.to_python(user_pk))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ValidationError):
         return None
     if user is None or not user.is_active:
         return None
