@@ -314,9 +314,9 @@ def _redis_major() -> int:
 def _is_safe_host(host: object) -> bool:
     if not isinstance(host, Mapping):
         return False
-    timeout = host.get("socket_timeout", 0)
-    connections_most = host.get("max_connections", 0)
-    return (timeout is None or timeout >= REDIS_SOCKET_TIMEOUT_MIN_S) and connections_most >= REDIS_MAX_CONNECTIONS_MIN
+    timeout: float | None = host.get("socket_timeout", 0)
+    most: int = host.get("max_connections", 0)
+    return (timeout is None or timeout >= REDIS_SOCKET_TIMEOUT_MIN_S) and most >= REDIS_MAX_CONNECTIONS_MIN
 
 
 def _is_origin(text: object) -> bool:
