@@ -1,0 +1,142 @@
+"""Reads of the log for an event loop: asked for with a callback, done in threads, equal wishes shared.
+
+Hundreds of subscribers that attach in one moment make one query. A read never begins before it was asked for: wishes
+that come while a query runs wait for the next. Everything here runs on the loop's thread, but for the reads themselves,
+which run in `READER_THREADS` threads with database connections of their own. A failed read answers None; it was logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from realtime.conf import settings
+from realtime.log import reads
+from realtime.log.types import LogState, Page
+from realtime.protocol.names import ChannelName
+
+logger = logging.getLogger(__name__)
+
+NAMES_A_QUERY = 500
+"""Channels asked for in one statement: below every database's limit of parameters."""
+
+T = TypeVar("T")
+
+
+class LogReader:
+    """The reader of one worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pool = ThreadPoolExecutor(settings.READER_THREADS, thread_name_prefix="seriatim-reader")
+        self._states: dict[ChannelName, list[Callable[[LogState | None], None]]] = {}
+        self._reading_states = False
+        self._snapshots: dict[tuple[int, int], list[Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]]]
+        self._snapshots = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """No more reads begin; callbacks of those that run are still called."""
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def run(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
+        """Runs a read in a thread; `done` gets its result on the loop, or None when it failed."""
+        if self._closed:
+            return
+
+        def work() -> T | None:
+            try:
+                return read()
+            except Exception:
+                logger.warning("A read of the log failed.", exc_info=True)
+                return None
+
+        future = self._loop.run_in_executor(self._pool, work)
+        future.add_done_callback(lambda future: None if future.cancelled() else done(future.result()))
+
+    # ------------------------------------------------------------------ what the hub asks (realtime.hub.Reader)
+
+    def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None:
+        self._states.setdefault(channel, []).append(done)
+        if not self._reading_states:
+            self._reading_states = True
+            # Not at once: all who ask in this turn of the loop share the query.
+            self._loop.call_soon(self._read_states)
+
+    def _read_states(self) -> None:
+        wishes: dict[ChannelName, list[Callable[[LogState | None], None]]] = {}
+        for name in list(self._states)[:NAMES_A_QUERY]:
+            wishes[name] = self._states.pop(name)
+        names = list(wishes)
+
+        def answer(states: dict[ChannelName, LogState] | None) -> None:
+            if self._states:
+                self._loop.call_soon(self._read_states)
+            else:
+                self._reading_states = False
+            for name, callbacks in wishes.items():
+                state = None if states is None else states[name]
+                for callback in callbacks:
+                    callback(state)
+
+        self.run(lambda: reads.read_states(names), answer)
+
+    def states(self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]) -> None:
+        self.run(lambda: _in_parts(channels), done)
+
+    def rows(
+        self, channel_id: int, after: int, upto: int, done: Callable[[list[tuple[int, str]] | None], None]
+    ) -> None:
+        self.run(
+            lambda: reads.read_messages(
+                channel_id, after, upto, max_messages=upto - after, max_bytes=settings.WINDOW_BYTES
+            ),
+            done,
+        )
+
+    def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
+        self.run(lambda: reads.find_since(state, time_ms), done)
+
+    def snapshot(
+        self, channel_id: int, key_limit: int, done: Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]
+    ) -> None:
+        key = (channel_id, key_limit)
+        waiting = self._snapshots.setdefault(key, [])
+        waiting.append(done)
+        if len(waiting) == 1:
+            self._loop.call_soon(self._read_snapshot, key)
+
+    def _read_snapshot(self, key: tuple[int, int]) -> None:
+        callbacks = self._snapshots.pop(key)
+
+        def answer(found: tuple[LogState, list[tuple[int, str]]] | None) -> None:
+            for callback in callbacks:
+                callback(found)
+
+        self.run(lambda: reads.read_snapshot(*key), answer)
+
+    # ------------------------------------------------------------------ what sessions ask
+
+    def page(
+        self,
+        channel: ChannelName,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        done: Callable[[Page | None], None],
+    ) -> None:
+        self.run(
+            lambda: reads.read_page(channel, after=after, before=before, since=None, order=None, limit=limit), done
+        )
+
+
+def _in_parts(channels: Iterable[ChannelName]) -> dict[ChannelName, LogState]:
+    names = list(channels)
+    states: dict[ChannelName, LogState] = {}
+    for at in range(0, len(names), NAMES_A_QUERY):
+        states.update(reads.read_states(names[at : at + NAMES_A_QUERY]))
+    return states

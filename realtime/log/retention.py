@@ -1,0 +1,346 @@
+"""Forgetting: what a log no longer retains, and when its rows really go.
+
+In two steps. First `oldest` moves, in a short transaction on the `Log` row: from then the messages are no longer part
+of the log, and whoever reads is told so. The rows go later, in chunks of `DELETE_CHUNK`, when they are older than
+`IDEMPOTENCY_MIN_S`: until then a repeated publish still finds its first serial. Rows that `Latest` names stay, up to
+the key limit of the namespace.
+
+Nothing here delays publishing: `Log` rows are locked one short transaction at a time, those that a round holds come
+later, and deleting takes no lock that a round wants. Rows below `oldest` never change, and nothing refers to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.backends.utils import CursorWrapper
+
+from realtime.conf import settings
+from realtime.log.reads import first_since, read_states, reading
+from realtime.log.rounds import discard, make_epoch
+from realtime.log.rounds import now_ms as clock_ms
+from realtime.log.sql import LOCK_NOT_AVAILABLE, integers, sqlstate_of, texts
+from realtime.log.types import LogState
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.names import ChannelName
+
+logger = logging.getLogger(__name__)
+
+#: Logs changed in one transaction, and looked at by one query.
+_BATCH = 100
+_SCAN = 1000
+#: How long a log may keep us waiting that a round holds.
+_PATIENCE_MS = 100
+
+
+class RetentionRule(NamedTuple):
+    """What a namespace retains; None: everything."""
+
+    namespace: str
+    messages: int | None
+    age_s: int | None
+    key_limit: int
+
+
+def prune(name: ChannelName, upto: int) -> LogState:
+    """Take everything through `upto` out of the log, as an operator asks; returns the state afterwards.
+
+    The rows stay until `delete_chunks` finds them old enough, and longer where `Latest` names them. Raises
+    `not_found` for a channel that was never used, `unavailable` when the log is locked or the database away.
+    """
+    state = read_states([name])[name]
+    if state.channel_id is None or state.epoch is None:
+        raise ProtocolError("not_found", "There is no log of this name.", channel=name)
+    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+        cursor.execute(
+            "UPDATE realtime_log SET oldest = CASE WHEN head < %s THEN head ELSE %s END + 1"
+            " WHERE channel_id = %s AND oldest <= %s",
+            [upto, upto, state.channel_id, upto],
+        )
+    return read_states([name])[name]
+
+
+def new_epoch(name: ChannelName) -> str:
+    """Give the log a new epoch, which makes every position of it void; rows and serials stay. Returns the epoch.
+
+    Raises `not_found` for a channel that was never used, `unavailable` when the log is locked or the database away.
+    """
+    state = read_states([name])[name]
+    if state.channel_id is None or state.epoch is None:
+        raise ProtocolError("not_found", "There is no log of this name.", channel=name)
+    epoch = make_epoch()
+    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+        cursor.execute("UPDATE realtime_log SET epoch = %s WHERE channel_id = %s", [epoch, state.channel_id])
+    return epoch
+
+
+def new_epochs() -> tuple[int, list[int]]:
+    """New epochs for all logs, for a database that went back in time: how many changed, and ids that were locked."""
+    changed, locked, last = 0, list[int](), 0
+    while True:
+        with reading() as cursor:
+            cursor.execute(
+                "SELECT channel_id FROM realtime_log WHERE channel_id > %s ORDER BY channel_id LIMIT %s", [last, _BATCH]
+            )
+            ids = [row[0] for row in cursor.fetchall()]
+        if not ids:
+            return changed, locked
+        last = ids[-1]
+        done = _change_logs("epoch", {id_: make_epoch() for id_ in ids})
+        changed += len(done)
+        locked += [id_ for id_ in ids if id_ not in done]
+
+
+def rules_of_namespaces() -> list[RetentionRule]:
+    """The rules as they are stored now."""
+    with reading() as cursor:
+        cursor.execute("SELECT name, retention_messages, retention_age_s, key_limit FROM realtime_namespace")
+        return list(map(RetentionRule._make, cursor.fetchall()))
+
+
+def apply_retention(rules: Iterable[RetentionRule] | None = None, *, now_ms: int | None = None) -> int:
+    """Move `oldest` of all channels to what their namespaces retain, and drop keys beyond the limit from `Latest`.
+
+    Takes nothing that is younger than `IDEMPOTENCY_MIN_S`. Returns how many logs moved. Deletes no message: call
+    `delete_chunks` afterwards. Several workers may do this at once; that costs time, nothing else.
+    """
+    now = clock_ms() if now_ms is None else now_ms
+    moved = 0
+    for rule in rules_of_namespaces() if rules is None else rules:
+        if rule.messages is not None or rule.age_s is not None:
+            moved += _apply(rule, now)
+        _trim_latest(rule)
+    return moved
+
+
+def delete_chunks(*, now_ms: int | None = None, pause: Callable[[float], object] = time.sleep) -> int:
+    """Delete rows that logs no longer retain and nobody needs for idempotency; returns how many.
+
+    One short transaction for each `DELETE_CHUNK` rows, and after it a pause (seconds) as long as the transaction took,
+    so that the writer of an SQLite file always finds its turn.
+    """
+    now = clock_ms() if now_ms is None else now_ms
+    before = now - 1000 * settings.IDEMPOTENCY_MIN_S
+    deleted, last = 0, 0
+    while True:
+        with reading() as cursor:
+            ids = _logs_with_garbage(cursor, last, before)
+        if not ids:
+            return deleted
+        last = ids[-1]
+        while True:
+            with reading() as cursor:
+                doomed = _garbage(cursor, ids, before, settings.DELETE_CHUNK)
+            if not doomed:
+                break
+            started = time.monotonic()
+            with _changing(_PATIENCE_MS) as cursor:
+                _delete(cursor, doomed)
+            deleted += len(doomed)
+            if len(doomed) < settings.DELETE_CHUNK:
+                break
+            pause(time.monotonic() - started)
+
+
+# -- retention by rule ------------------------------------------------------------------------------------------------
+
+
+def _apply(rule: RetentionRule, now_ms: int) -> int:
+    idempotency_ms = 1000 * settings.IDEMPOTENCY_MIN_S
+    young = now_ms - idempotency_ms
+    too_old = now_ms - max(1000 * rule.age_s, idempotency_ms) if rule.age_s is not None else None
+    moved, last = 0, 0
+    while True:
+        with reading() as cursor:
+            logs = _logs_to_trim(cursor, rule, last, too_old)
+            if not logs:
+                return moved
+            last = max(logs)
+            targets = dict.fromkeys(logs, 0)
+            if rule.messages is not None:
+                most = rule.messages
+                # The rows that the count would take, but not the young among them.
+                bounds = {id_: (oldest, head - most) for id_, (oldest, head) in logs.items() if head - most >= oldest}
+                targets.update(first_since(cursor, bounds, young))
+            if too_old is not None:
+                for id_, serial in first_since(cursor, logs, too_old).items():
+                    targets[id_] = max(targets[id_], serial)
+        # A log that is locked now has its turn the next time.
+        moved += len(_change_logs("oldest", {id_: oldest for id_, oldest in targets.items() if oldest > logs[id_][0]}))
+
+
+def _logs_to_trim(
+    cursor: CursorWrapper, rule: RetentionRule, last: int, too_old: int | None
+) -> dict[int, tuple[int, int]]:
+    """channel id → (oldest, head) of logs with something beyond the rule; the next of them after id `last`."""
+    cursor.execute(
+        "SELECT l.channel_id, l.oldest, l.head FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id"
+        " WHERE c.namespace_id = %s AND l.channel_id > %s AND l.oldest <= l.head"
+        " AND (l.head - l.oldest >= %s OR EXISTS (SELECT 1 FROM realtime_message m"
+        " WHERE m.channel_id = l.channel_id AND m.serial = l.oldest AND m.time < %s))"
+        " ORDER BY l.channel_id LIMIT %s",
+        [
+            rule.namespace,
+            last,
+            2**62 if rule.messages is None else rule.messages,
+            -1 if too_old is None else too_old,
+            _SCAN,
+        ],
+    )
+    return {channel_id: (oldest, head) for channel_id, oldest, head in cursor.fetchall()}
+
+
+def _trim_latest(rule: RetentionRule) -> None:
+    with reading() as cursor:
+        cursor.execute(
+            "SELECT x.channel_id, count(*) FROM realtime_latest x JOIN realtime_channel c ON c.id = x.channel_id"
+            " WHERE c.namespace_id = %s GROUP BY x.channel_id HAVING count(*) > %s",
+            [rule.namespace, rule.key_limit],
+        )
+        excesses = [(channel_id, count - rule.key_limit) for channel_id, count in cursor.fetchall()]
+    for channel_id, excess in excesses:
+        while excess > 0:
+            try:
+                with _changing(_PATIENCE_MS) as cursor:
+                    # The lock that rounds hold while they write to `Latest`: row locks there would deadlock.
+                    lock = " FOR NO KEY UPDATE" if _is_postgres(cursor) else ""
+                    cursor.execute(f"SELECT 1 FROM realtime_log WHERE channel_id = %s{lock}", [channel_id])
+                    cursor.execute(
+                        "DELETE FROM realtime_latest WHERE channel_id = %s AND serial IN (SELECT serial"
+                        " FROM realtime_latest WHERE channel_id = %s ORDER BY serial LIMIT %s)",
+                        [channel_id, channel_id, min(excess, settings.DELETE_CHUNK)],
+                    )
+            except LogLocked:
+                break  # the next time
+            excess -= settings.DELETE_CHUNK
+
+
+# -- deleting ---------------------------------------------------------------------------------------------------------
+
+# Found by key, not by serial: that is the index that `Latest` has.
+_GARBAGE = (
+    "m.channel_id = l.channel_id AND m.serial < l.oldest AND m.time < %s"
+    " AND NOT EXISTS (SELECT 1 FROM realtime_latest x"
+    " WHERE x.channel_id = m.channel_id AND x.key = m.key AND x.serial = m.serial)"
+)
+
+
+def _logs_with_garbage(cursor: CursorWrapper, last: int, before: int) -> list[int]:
+    """Ids, after `last`, of the next logs with rows to delete."""
+    cursor.execute(
+        "SELECT l.channel_id FROM realtime_log l WHERE l.channel_id > %s AND l.oldest > 1"
+        f" AND EXISTS (SELECT 1 FROM realtime_message m WHERE {_GARBAGE}) ORDER BY l.channel_id LIMIT %s",
+        [last, before, _BATCH],
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _garbage(cursor: CursorWrapper, channel_ids: Sequence[int], before: int, most: int) -> list[tuple[int, int]]:
+    """(channel id, serial) of rows to delete. Found by a read: a delete that searches would hold its lock meanwhile."""
+    ids = ",".join(map(str, channel_ids))
+    if _is_postgres(cursor):
+        cursor.execute(
+            f"SELECT l.channel_id, r.serial FROM realtime_log l CROSS JOIN LATERAL (SELECT m.serial"
+            f" FROM realtime_message m WHERE {_GARBAGE} ORDER BY m.serial LIMIT %s) r"
+            f" WHERE l.channel_id IN ({ids}) LIMIT %s",
+            [before, most, most],
+        )
+    else:
+        cursor.execute(
+            f"SELECT l.channel_id, m.serial FROM realtime_log l CROSS JOIN realtime_message m"
+            f" WHERE {_GARBAGE} AND l.channel_id IN ({ids}) LIMIT %s",
+            [before, most],
+        )
+    return list(cursor.fetchall())
+
+
+def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> None:
+    if not _is_postgres(cursor):
+        cursor.executemany("DELETE FROM realtime_message WHERE channel_id = %s AND serial = %s", doomed)
+        return
+    channel_ids, serials = zip(*doomed, strict=True)
+    cursor.execute(
+        # SKIP LOCKED: two that delete the same rows do not wait for each other, in whatever order.
+        "WITH doomed AS (SELECT m.channel_id, m.serial FROM realtime_message m"
+        " JOIN unnest(%s::bigint[], %s::bigint[]) AS x (channel_id, serial)"
+        " ON m.channel_id = x.channel_id AND m.serial = x.serial FOR UPDATE OF m SKIP LOCKED)"
+        " DELETE FROM realtime_message m USING doomed d WHERE m.channel_id = d.channel_id AND m.serial = d.serial",
+        [integers(channel_ids), integers(serials)],
+    )
+
+
+# -- changing logs ----------------------------------------------------------------------------------------------------
+
+
+class LogLocked(ProtocolError):
+    """Somebody else held a row for too long."""
+
+
+@contextmanager
+def _changing(lock_timeout_ms: int) -> Iterator[CursorWrapper]:
+    """A short transaction. Raises `LogLocked`, or `unavailable` when the database is away."""
+    connection = connections[settings.DATABASE]
+    try:
+        with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
+            if _is_postgres(cursor):
+                cursor.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}")
+            yield cursor
+    except (OperationalError, InterfaceError) as error:
+        if sqlstate_of(error) == LOCK_NOT_AVAILABLE:
+            raise LogLocked("unavailable", "The log is locked by another transaction.") from error
+        discard(connection)
+        raise ProtocolError("unavailable", "The database cannot be changed at the moment.") from error
+
+
+def _change_logs(column: str, values: Mapping[int, int | str]) -> set[int]:
+    """Set one column of many logs, in short transactions; `oldest` only forward. Returns the ids that were changed.
+
+    Logs that others hold are left out at first, then tried one by one with a little patience.
+    """
+    items = sorted(values.items())
+    done: set[int] = set()
+    for start in range(0, len(items), _BATCH):
+        batch = items[start : start + _BATCH]
+        with _changing(_PATIENCE_MS) as cursor:
+            done |= _change_batch(cursor, column, batch, skip=True)
+        for item in batch:
+            if item[0] in done:
+                continue
+            try:
+                with _changing(_PATIENCE_MS) as cursor:
+                    done |= _change_batch(cursor, column, [item], skip=False)
+            except LogLocked:
+                logger.info("The log of channel %d is locked; its %s stays for now", item[0], column)
+    return done
+
+
+def _change_batch(
+    cursor: CursorWrapper, column: str, items: Sequence[tuple[int, int | str]], *, skip: bool
+) -> set[int]:
+    forward = " AND oldest < %s" if column == "oldest" else ""
+    if not _is_postgres(cursor):
+        cursor.executemany(
+            f"UPDATE realtime_log SET {column} = %s WHERE channel_id = %s{forward}",
+            [(value, id_, value) if forward else (value, id_) for id_, value in items],
+        )
+        return {id_ for id_, _ in items}
+    ids, values = zip(*items, strict=True)
+    kind, array = ("bigint", integers(values)) if column == "oldest" else ("text", texts(values))
+    cursor.execute(
+        "WITH x AS MATERIALIZED (SELECT l.channel_id, v.value FROM realtime_log l"
+        f" JOIN unnest(%s::bigint[], %s::{kind}[]) AS v (channel_id, value) ON v.channel_id = l.channel_id"
+        f" ORDER BY l.channel_id FOR NO KEY UPDATE OF l{' SKIP LOCKED' if skip else ''})"
+        f" UPDATE realtime_log l SET {column} = x.value FROM x WHERE l.channel_id = x.channel_id"
+        f"{' AND l.oldest < x.value' if forward else ''} RETURNING l.channel_id",
+        [integers(ids), array],
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
+def _is_postgres(cursor: CursorWrapper) -> bool:
+    return str(cursor.db.vendor) == "postgresql"

@@ -1,0 +1,411 @@
+"""The round: many appends become rows of their logs in one transaction.
+
+Theory of operation. A round locks the `Log` rows of its channels, sorted by id. Whoever holds the row is the only one
+who can give serials of that channel, so what it reads afterwards is final: a new statement finds the ids that are
+stored already (a snapshot taken before the lock would miss what the last holder committed). Then the round decides in
+memory: a known id gets its first serial, every other message the next one; `time` is the clock's, but never below the
+last message's. The rows, the heads and the newest of each key are written together and committed. Only then is an
+outcome set: nobody hears of a message that a crash could still take back.
+
+An append is stored whole or not at all. When the database refuses a round because of what is in it, the round is rolled
+back and its halves are tried in order, down to the append that is at fault: serials are given after the lock, so
+nothing remains of the attempt and there is no hole. When the database itself is in trouble, the outcome is unknown (it
+may have died after the commit), and all appends get `unavailable`: the same ids again find out.
+
+A channel whose row somebody else holds for too long is set aside with all its appends, so that the others can go on;
+see `writer.LogWriter`, which tries again. What follows on that channel is set aside as well: order comes first.
+
+This module does not know threads, queues or the hub. docs/explanation/architecture.md, "The round".
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+from realtime.conf import settings
+from realtime.log.sql import (
+    LOCK_NOT_AVAILABLE,
+    Dialect,
+    LockedLog,
+    Locks,
+    Look,
+    MessageRow,
+    NewLog,
+    Wanted,
+    Writes,
+    dialect_of,
+    sqlstate_of,
+)
+from realtime.log.types import Append, News, Published
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.messages import data_of, envelope
+from realtime.protocol.names import ChannelName, Serial, namespace_of
+
+logger = logging.getLogger(__name__)
+
+#: PostgreSQL gave up one of several transactions; nothing of it remains and the same one may succeed.
+_TRY_AGAIN = ("40001", "40P01")
+_TRIES = 5
+#: SQLSTATE classes of OperationalError that say something about the row, not about the server: too complex or long.
+_ROW_CLASSES = ("54",)
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def make_epoch() -> str:
+    """48 random bits: an epoch must not come back on the same channel."""
+    return secrets.token_urlsafe(6)
+
+
+class Trouble(Enum):
+    """What an exception means for a round."""
+
+    BUSY = auto()  # a lock could not be had in time
+    AGAIN = auto()  # the database asks to repeat the transaction
+    AWAY = auto()  # the database cannot be reached or cannot write; the outcome is unknown
+    CONTENT = auto()  # something in the round is at fault
+
+
+def trouble_of(error: Exception, vendor: str) -> Trouble:
+    """Sort an exception that a round met."""
+    if isinstance(error, OperationalError):
+        state = sqlstate_of(error)
+        if state == LOCK_NOT_AVAILABLE:
+            return Trouble.BUSY
+        if state in _TRY_AGAIN:
+            return Trouble.AGAIN
+        return Trouble.CONTENT if state[:2] in _ROW_CLASSES else Trouble.AWAY
+    # SQLite says InterfaceError of a value it cannot bind, and of nothing else.
+    if isinstance(error, InterfaceError):
+        return Trouble.CONTENT if vendor == "sqlite" else Trouble.AWAY
+    # The bare class: a damaged file, a protocol out of step.
+    return Trouble.AWAY if type(error) is DatabaseError else Trouble.CONTENT
+
+
+@dataclass(slots=True)
+class Round:
+    """What became of the appends of a round: `settled` have an outcome, `aside` have none yet."""
+
+    settled: list[Append] = field(default_factory=list)
+    news: list[News] = field(default_factory=list)
+    aside: list[Append] = field(default_factory=list)
+    #: Names of the channels that are set aside.
+    stuck: set[str] = field(default_factory=set)
+    #: The database was lost: the connection is closed, and what was left of the round has failed.
+    away: bool = False
+    #: Appends that were refused on their own, and why the first of them was.
+    failed_count: int = 0
+    failure: tuple[Append, Exception] | None = None
+
+
+class _Known(NamedTuple):
+    """A message that has a serial; `data` None: to be cut out of `envelope` if somebody asks."""
+
+    serial: int
+    data: str | None
+    envelope: str
+
+
+class _Growing:
+    """A locked log while the round gives serials."""
+
+    __slots__ = ("channel_id", "epoch", "first", "frames", "head", "known", "name", "time")
+
+    def __init__(self, log: LockedLog, clock_ms: int) -> None:
+        self.name = ChannelName(log.name)
+        self.channel_id = log.channel_id
+        self.epoch = log.epoch
+        self.head = log.head
+        self.first = log.head + 1
+        # A clock that was set back must not order messages against their serials.
+        self.time = max(clock_ms, log.last_time)
+        self.frames: list[str] = []
+        self.known: dict[tuple[str, str], _Known] = {}
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a round will write, and what it will say when that is committed."""
+
+    writes: Writes
+    outcomes: dict[Append, Published | ProtocolError]
+    logs: list[_Growing]
+
+
+def decide(appends: Sequence[Append], names: Sequence[str], look: Look, clock_ms: int) -> Decision:
+    """Give serials. Pure: everything it needs is locked and in `look`."""
+    logs = {log.name: _Growing(log, clock_ms) for log in look.logs}
+    for known in look.known:
+        logs[names[known.channel]].known[known.client, known.mid] = _Known(known.serial, None, known.envelope)
+    rows: list[MessageRow] = []
+    latest: dict[tuple[int, str], int] = {}
+    outcomes: dict[Append, Published | ProtocolError] = {}
+    for append in appends:
+        previous = append.previous
+        if previous is not None and not isinstance(outcomes.get(previous, previous.outcome), Published):
+            outcomes[append] = ProtocolError("order", channel=append.channel)
+            continue
+        log = logs.get(append.channel)
+        if log is None:
+            outcomes[append] = ProtocolError("not_found", channel=append.channel)
+            continue
+        client = append.client
+        serials: list[int] = []
+        duplicates: list[int] = []
+        conflicts: list[int] = []
+        for index, message in enumerate(append.messages):
+            mid = message.id
+            assert mid is not None, "the door gives every message an id"
+            first = log.known.get((client, mid))
+            if first is not None:
+                serials.append(first.serial)
+                duplicates.append(index)
+                if (data_of(first.envelope) if first.data is None else first.data) != message.data:
+                    conflicts.append(index)
+                continue
+            log.head = serial = log.head + 1
+            text = envelope(log.name, Serial(serial), log.time, client, message)
+            log.known[client, mid] = _Known(serial, message.data, "")
+            log.frames.append(text)
+            rows.append((log.channel_id, serial, client, mid, message.key, log.time, text))
+            serials.append(serial)
+            if message.key is not None:
+                latest[log.channel_id, message.key] = serial
+        outcomes[append] = Published(append.channel, log.epoch, serials, duplicates, conflicts)
+    grown = [log for log in logs.values() if log.frames]
+    heads = {log.channel_id: (log.head, log.time) for log in grown}
+    return Decision(Writes(rows, heads, latest), outcomes, grown)
+
+
+class Rounds:
+    """Runs rounds on the calling thread's connection to the log's database."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = now_ms,
+        new_epoch: Callable[[], str] = make_epoch,
+        retry_after_ms: Callable[[], int] = lambda: random.randint(500, 1500),
+    ) -> None:
+        self._clock = clock
+        self._new_epoch = new_epoch
+        self._retry_after_ms = retry_after_ms
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        return connections[settings.DATABASE]
+
+    def run(self, appends: Sequence[Append], locks: Locks | None = None) -> Round:
+        """Settle the appends, in order, in as few transactions as possible. Raises no `Exception`.
+
+        By default waits `LOCK_TIMEOUT_MS` for each lock, then goes on with the logs that are free.
+        """
+        result = Round()
+        self._run(list(appends), locks or Locks(settings.LOCK_TIMEOUT_MS), result)
+        if result.failure is not None:
+            append, error = result.failure
+            logger.error(
+                "%d of %d appends were refused; the first: channel %s, client %s, %d messages",
+                result.failed_count,
+                len(appends),
+                append.channel,
+                append.client or "(none)",
+                len(append.messages),
+                exc_info=error,
+            )
+        return result
+
+    def unavailable(self, append: Append) -> ProtocolError:
+        """The outcome of an append whose fate is unknown."""
+        return ProtocolError("unavailable", channel=append.channel, retry_after_ms=self._retry_after_ms())
+
+    def _run(self, appends: list[Append], locks: Locks, result: Round) -> None:
+        """One attempt after the other, until every append is settled or set aside."""
+        if result.stuck:
+            appends = _set_aside(appends, result)
+        if not appends:
+            return
+        if result.away:
+            self._fail_all(appends, result)
+            return
+        for attempt in range(1, _TRIES + 1):
+            try:
+                self._transact(appends, locks, result)
+                return
+            except Exception as caught:
+                # Handled behind the block: an error of a later attempt is not a consequence of this one.
+                error = caught
+            match trouble_of(error, self.connection.vendor):
+                case Trouble.BUSY if not locks.skip:
+                    self._run(appends, locks._replace(skip=True), result)
+                case Trouble.BUSY | Trouble.AGAIN if attempt < _TRIES:
+                    logger.warning("A round of %d appends is repeated: %s", len(appends), error)
+                    continue
+                case Trouble.BUSY | Trouble.AGAIN:
+                    self._fail_all(appends, result)
+                case Trouble.CONTENT if len(appends) > 1:
+                    middle = len(appends) // 2
+                    self._run(appends[:middle], locks, result)
+                    self._run(appends[middle:], locks, result)
+                case Trouble.CONTENT:
+                    self._refuse(appends[0], error, result)
+                case _:
+                    logger.warning("The database failed a round of %d appends: %s", len(appends), error)
+                    result.away = True
+                    self._fail_all(appends, result)
+            return
+
+    def _refuse(self, append: Append, error: Exception, result: Round) -> None:
+        """Settle the one append that the database will not have."""
+        result.failed_count += 1
+        if result.failure is None:
+            result.failure = (append, error)
+        if isinstance(error, DataError | UnicodeError):
+            message = "The database cannot store the text of the message."
+            remedy = "Send Unicode text without NUL characters, within the limits of the protocol."
+            append.settle(ProtocolError("bad_frame", message, remedy=remedy, channel=append.channel))
+        else:
+            append.settle(ProtocolError("internal", channel=append.channel))
+        result.settled.append(append)
+
+    def _fail_all(self, appends: list[Append], result: Round) -> None:
+        for append in appends:
+            append.settle(self.unavailable(append))
+        result.settled += appends
+
+    def _transact(self, appends: list[Append], locks: Locks, result: Round) -> None:
+        """One transaction. Sets outcomes after its commit, or raises and leaves nothing behind."""
+        connection = self.connection
+        names = list(dict.fromkeys([append.channel for append in appends]))
+        try:
+            look, decision = self._write(connection, appends, names, locks)
+        except Exception as error:
+            if trouble_of(error, connection.vendor) is Trouble.AWAY:
+                discard(connection)
+            raise
+        if look.busy:
+            result.stuck |= look.busy
+            _set_aside(appends, result)
+        for append, outcome in decision.outcomes.items():
+            append.settle(outcome)
+        result.settled += decision.outcomes
+        result.news += [News(log.name, log.channel_id, log.epoch, log.first, log.frames) for log in decision.logs]
+
+    def _write(
+        self, connection: BaseDatabaseWrapper, appends: list[Append], names: list[ChannelName], locks: Locks
+    ) -> tuple[Look, Decision]:
+        sql = dialect_of(connection)
+        was_connected = connection.connection is not None
+        cursor = connection.cursor()
+        try:
+            try:
+                look = self._open(sql, cursor, appends, names, locks)
+            except (OperationalError, InterfaceError):
+                if not was_connected or connection.in_atomic_block or connection.is_usable():
+                    raise
+                # The server closed a connection that had been idle. Nothing was written yet: a new one will do.
+                discard(connection)
+                cursor = connection.cursor()
+                look = self._open(sql, cursor, appends, names, locks)
+            if look.busy:
+                appends = [append for append in appends if append.channel not in look.busy]
+            decision = decide(appends, names, look, self._clock())
+            if decision.writes.rows:
+                sql.store(cursor, decision.writes)
+            else:
+                sql.rollback(cursor)
+        except Exception:
+            _roll_back(sql, cursor)
+            raise
+        finally:
+            _close(cursor)
+        return look, decision
+
+    def _open(
+        self, sql: Dialect, cursor: CursorWrapper, appends: list[Append], names: list[ChannelName], locks: Locks
+    ) -> Look:
+        """Lock and look up; make the logs that are missing and may be made."""
+        index = {name: i for i, name in enumerate(names)}
+        wanted: list[Wanted] = []
+        for append in appends:
+            i, client, fresh = index[append.channel], append.client, append.fresh
+            wanted += [Wanted(i, client, m.id or "") for m in append.messages if m.id not in fresh]
+        look = sql.open(cursor, names, wanted, locks)
+        if len(look.logs) + len(look.busy) == len(names):
+            return look
+        creatable = {append.channel for append in appends if append.create}
+        new = [
+            NewLog(name, namespace_of(name) if name in creatable else None, self._new_epoch())
+            for name in set(names).difference(look.busy, [log.name for log in look.logs])
+        ]
+        return sql.create_and_open(cursor, names, wanted, locks, new)
+
+
+def run_round_now(appends: Sequence[Append]) -> tuple[Sequence[Append], list[News]]:
+    """The same round in the caller's thread, on its connection: for commands, shells and tests without a worker.
+
+    Returns when every append has its outcome, at the latest after about `STUCK_CHANNEL_MS`. Within `atomic()` the rows
+    are as durable as the transaction around them, and the news must wait for its commit.
+    """
+    rounds = Rounds()
+    deadline = time.monotonic() + settings.STUCK_CHANNEL_MS / 1000
+    result = rounds.run(appends)
+    news = result.news
+    while result.aside:
+        if time.monotonic() > deadline:
+            for append in result.aside:
+                append.settle(rounds.unavailable(append))
+            break
+        result = rounds.run(result.aside)  # waits for the lock again
+        news += result.news
+    return appends, news
+
+
+def discard(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that cannot be trusted any more; the next use opens a new one.
+
+    Within `atomic()` that is for the block around us to do: closing would silently end its transaction.
+    """
+    if not connection.in_atomic_block:
+        try:
+            connection.close()
+        except Exception:
+            # Closing a dead connection may fail as well; Django forgets it all the same.
+            logger.debug("Closing the connection failed", exc_info=True)
+
+
+def _set_aside(appends: list[Append], result: Round) -> list[Append]:
+    """Move the appends of stuck channels to `result.aside`; return the others."""
+    others: list[Append] = []
+    for append in appends:
+        (result.aside if append.channel in result.stuck else others).append(append)
+    return others
+
+
+def _roll_back(sql: Dialect, cursor: CursorWrapper) -> None:
+    try:
+        sql.rollback(cursor)
+    except Exception:
+        # The connection is gone, and with it the transaction; the error that is on its way says so.
+        logger.debug("Rolling back failed", exc_info=True)
+
+
+def _close(cursor: CursorWrapper) -> None:
+    try:
+        cursor.close()
+    except Exception:
+        logger.debug("Closing the cursor failed", exc_info=True)

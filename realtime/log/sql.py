@@ -1,0 +1,418 @@
+"""The statements of a round in the two dialects. What they are for, and in which order, is in `rounds`.
+
+Raw SQL through Django's cursor: no model instance on the path of a message, one statement per kind and round whatever
+the number of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from django.db import OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+T = TypeVar("T")
+
+#: SQLSTATE of what `lock_timeout` raises.
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+class LockedLog(NamedTuple):
+    """A `Log` row, locked until the end of the transaction."""
+
+    name: str
+    channel_id: int
+    epoch: str
+    head: int
+    last_time: int
+
+
+class Wanted(NamedTuple):
+    """A message that may be stored already; `names[channel]` is its channel."""
+
+    channel: int
+    client: str
+    mid: str
+
+
+class Known(NamedTuple):
+    """A wanted message that is stored."""
+
+    channel: int
+    client: str
+    mid: str
+    serial: int
+    envelope: str
+
+
+class Look(NamedTuple):
+    """What a round works on: the logs it holds, the messages that are known, and `busy` names it could not lock."""
+
+    logs: list[LockedLog]
+    known: list[Known]
+    busy: set[str]
+
+
+class Locks(NamedTuple):
+    """How to lock: wait so long for each row, or, with `skip`, leave out what somebody else holds."""
+
+    timeout_ms: int
+    skip: bool = False
+
+
+class NewLog(NamedTuple):
+    """A log to make, and its channel if there is none; `namespace` None: only for a channel that exists."""
+
+    name: str
+    namespace: str | None
+    epoch: str
+
+
+#: channel_id, serial, client, mid, key, time, envelope
+MessageRow = tuple[int, int, str, str, str | None, int, str]
+
+
+class Writes(NamedTuple):
+    """What a round changes. `heads`: channel id → (head, last_time); `latest`: (channel id, key) → serial."""
+
+    rows: Sequence[MessageRow]
+    heads: Mapping[int, tuple[int, int]]
+    latest: Mapping[tuple[int, str], int]
+
+
+class Dialect(Protocol):
+    """One transaction: `open`, perhaps `create_and_open`, then `store` or `rollback`."""
+
+    def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
+        """Begin; lock the logs in the order of their ids; then, in a new statement, find what is known.
+
+        Without `locks.skip` OperationalError says that a lock could not be had in time.
+        """
+        ...
+
+    def create_and_open(
+        self,
+        cursor: CursorWrapper,
+        names: Sequence[str],
+        wanted: Sequence[Wanted],
+        locks: Locks,
+        new: Sequence[NewLog],
+    ) -> Look:
+        """Make the logs that `open` did not find and open again. What others make meanwhile stays as they made it."""
+        ...
+
+    def store(self, cursor: CursorWrapper, writes: Writes) -> None:
+        """Insert the rows, move the heads, note the newest of each key; commit."""
+        ...
+
+    def rollback(self, cursor: CursorWrapper) -> None:
+        """End the transaction, whatever its state."""
+        ...
+
+
+def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
+    """The dialect for `connection` as it is now: within `atomic()` a savepoint stands for the transaction."""
+    nested = connection.in_atomic_block
+    if connection.vendor == "sqlite":
+        return Sqlite(nested=nested)
+    if connection.vendor == "postgresql":
+        # Server-side binding takes one statement at a time.
+        joined = connection.settings_dict["OPTIONS"].get("server_side_binding") is not True
+        return Postgres(nested=nested, joined=joined)
+    raise NotImplementedError(f"The log runs on SQLite and PostgreSQL, not on {connection.vendor}.")
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """PostgreSQL's code of an error that Django wrapped; "" where there is none."""
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+# -- SQLite -----------------------------------------------------------------------------------------------------------
+
+#: Variables in one statement: below Django's own bound, 999, which also holds for builds with a low limit.
+_VARIABLES = 996
+
+
+def _padded_size(count: int) -> int:
+    """The next power of four: few different statement texts, so that SQLite finds them compiled."""
+    size = 1
+    while size < count:
+        size *= 4
+    return size
+
+
+class Sqlite:
+    """There is one writer at a time: BEGIN IMMEDIATE locks every channel."""
+
+    def __init__(self, *, nested: bool = False) -> None:
+        self._nested = nested
+
+    def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
+        cursor.execute("SAVEPOINT realtime_round" if self._nested else "BEGIN IMMEDIATE")
+        return self._look(cursor, names, wanted)
+
+    def create_and_open(
+        self,
+        cursor: CursorWrapper,
+        names: Sequence[str],
+        wanted: Sequence[Wanted],
+        locks: Locks,
+        new: Sequence[NewLog],
+    ) -> Look:
+        now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ")
+        cursor.executemany(
+            "INSERT INTO realtime_channel (name, namespace_id, created)"
+            " SELECT %s, name, %s FROM realtime_namespace WHERE name = %s ON CONFLICT DO NOTHING",
+            [(log.name, now, log.namespace) for log in new if log.namespace is not None],
+        )
+        cursor.executemany(
+            "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time)"
+            " SELECT id, %s, 0, 1, 0 FROM realtime_channel WHERE name = %s ON CONFLICT DO NOTHING",
+            [(log.epoch, log.name) for log in new],
+        )
+        return self._look(cursor, names, wanted)
+
+    def _look(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted]) -> Look:
+        logs: list[LockedLog] = []
+        for part in chunks(names, _VARIABLES):
+            size = _padded_size(len(part))
+            cursor.execute(
+                "SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time FROM realtime_channel c"
+                " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name IN (" + ",".join(["%s"] * size) + ")",
+                [*part, *[None] * (size - len(part))],
+            )
+            logs += map(LockedLog._make, cursor.fetchall())
+        ids = {log.name: log.channel_id for log in logs}
+        rows = [(ids[names[w.channel]], *w) for w in wanted if names[w.channel] in ids]
+        known: list[Known] = []
+        for some in chunks(rows, _VARIABLES // 4):
+            size = _padded_size(len(some))
+            parameters: list[Any] = [value for row in some for value in row]
+            cursor.execute(
+                # CROSS JOIN fixes the order of the loops: the wanted outside, the unique index inside.
+                "WITH w (channel_id, channel, client, mid) AS (VALUES " + ",".join(["(%s,%s,%s,%s)"] * size) + ")"
+                " SELECT w.channel, m.client, m.mid, m.serial, m.envelope FROM w CROSS JOIN realtime_message m"
+                " WHERE m.channel_id = w.channel_id AND m.client = w.client AND m.mid = w.mid",
+                parameters + [None] * (4 * (size - len(some))),
+            )
+            known += map(Known._make, cursor.fetchall())
+        return Look(logs, known, set())
+
+    def store(self, cursor: CursorWrapper, writes: Writes) -> None:
+        if writes.rows:
+            cursor.executemany(
+                "INSERT INTO realtime_message (channel_id, serial, client, mid, key, time, envelope)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                writes.rows,
+            )
+            cursor.executemany(
+                "UPDATE realtime_log SET head = %s, last_time = %s WHERE channel_id = %s",
+                [(head, time, channel_id) for channel_id, (head, time) in writes.heads.items()],
+            )
+        if writes.latest:
+            cursor.executemany(
+                "INSERT INTO realtime_latest (channel_id, key, serial) VALUES (%s, %s, %s)"
+                " ON CONFLICT (channel_id, key) DO UPDATE SET serial = excluded.serial",
+                [(channel_id, key, serial) for (channel_id, key), serial in writes.latest.items()],
+            )
+        cursor.execute("RELEASE SAVEPOINT realtime_round" if self._nested else "COMMIT")
+
+    def rollback(self, cursor: CursorWrapper) -> None:
+        # SQLite itself ends a transaction when, say, the disk is full.
+        if cursor.connection.in_transaction:
+            if self._nested:
+                cursor.execute("ROLLBACK TO SAVEPOINT realtime_round")
+                cursor.execute("RELEASE SAVEPOINT realtime_round")
+            else:
+                cursor.execute("ROLLBACK")
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+Statement = tuple[str, Sequence[Any]]
+
+_LOCK = (
+    "SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time FROM realtime_channel c"
+    " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name = ANY(%s::text[])"
+    # Sorted: two rounds that want the same logs in another order would deadlock.
+    " ORDER BY l.channel_id FOR NO KEY UPDATE OF l"
+)
+_KNOWN = (
+    "WITH n AS MATERIALIZED (SELECT c.id, x.i - 1 AS i FROM unnest(%s::text[]) WITH ORDINALITY AS x (name, i)"
+    " JOIN realtime_channel c ON c.name = x.name)"
+    " SELECT w.i, w.client, w.mid, m.serial, m.envelope"
+    " FROM unnest(%s::integer[], %s::text[], %s::text[]) AS w (i, client, mid) JOIN n ON n.i = w.i"
+    # OFFSET 0 keeps the planner from turning the index look-ups into one scan of a table it believes to be small.
+    " CROSS JOIN LATERAL (SELECT serial, envelope FROM realtime_message"
+    " WHERE channel_id = n.id AND client = w.client AND mid = w.mid OFFSET 0) m"
+)
+_INSERT = (
+    "INSERT INTO realtime_message (channel_id, serial, client, mid, key, time, envelope)"
+    " SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])"
+)
+_HEADS = (
+    "UPDATE realtime_log l SET head = x.head, last_time = x.last_time"
+    " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS x (channel_id, head, last_time)"
+    " WHERE l.channel_id = x.channel_id"
+)
+_LATEST = (
+    "INSERT INTO realtime_latest (channel_id, key, serial)"
+    " SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[])"
+    " ON CONFLICT (channel_id, key) DO UPDATE SET serial = excluded.serial"
+)
+
+
+class Postgres:
+    """Row locks in READ COMMITTED: the look-up is a statement of its own, so it sees what the last holder committed."""
+
+    def __init__(self, *, nested: bool = False, joined: bool = True) -> None:
+        self._nested = nested
+        self._joined = joined
+        self._begin: Statement = ("SAVEPOINT realtime_round" if nested else "BEGIN", ())
+        self._commit: Statement = ("RELEASE SAVEPOINT realtime_round" if nested else "COMMIT", ())
+
+    def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
+        array = texts(names)
+        statements = [*self._start(locks), (_LOCK + (" SKIP LOCKED" if locks.skip else ""), (array,))]
+        if wanted:
+            indices, clients, mids = zip(*wanted, strict=True)
+            statements.append((_KNOWN, (array, integers(indices), texts(clients), texts(mids))))
+        results = self._run(cursor, statements)
+        logs = list(map(LockedLog._make, results[0]))
+        known = list(map(Known._make, results[1])) if wanted else []
+        return Look(logs, known, self._busy(cursor, names, logs) if locks.skip and len(logs) < len(names) else set())
+
+    def _busy(self, cursor: CursorWrapper, names: Sequence[str], logs: Sequence[LockedLog]) -> set[str]:
+        missing = set(names).difference(log.name for log in logs)
+        cursor.execute(
+            "SELECT c.name FROM realtime_channel c JOIN realtime_log l ON l.channel_id = c.id"
+            " WHERE c.name = ANY(%s::text[])",
+            (texts(missing),),
+        )
+        return {name for (name,) in cursor.fetchall()}
+
+    def create_and_open(
+        self,
+        cursor: CursorWrapper,
+        names: Sequence[str],
+        wanted: Sequence[Wanted],
+        locks: Locks,
+        new: Sequence[NewLog],
+    ) -> Look:
+        # Before the round's transaction, not within: an insert waits for whoever inserts the same name, and must not
+        # hold locks of logs meanwhile.
+        self.rollback(cursor)
+        busy: set[str] = set()
+        for some in [[log] for log in new] if locks.skip else [new]:
+            try:
+                self._create(cursor, some, locks)
+            except OperationalError as error:
+                if not locks.skip or sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                    raise
+                self.rollback(cursor)
+                busy.update(log.name for log in some)
+        look = self.open(cursor, names, wanted, locks)
+        return look._replace(busy=look.busy | busy.difference(log.name for log in look.logs))
+
+    def _create(self, cursor: CursorWrapper, new: Sequence[NewLog], locks: Locks) -> None:
+        channels = sorted((log.name, log.namespace) for log in new if log.namespace is not None)
+        self._run(
+            cursor,
+            [
+                *self._start(locks),
+                (
+                    "INSERT INTO realtime_channel (name, namespace_id, created)"
+                    " SELECT x.name, n.name, now() FROM unnest(%s::text[], %s::text[]) AS x (name, namespace)"
+                    " JOIN realtime_namespace n ON n.name = x.namespace ORDER BY x.name ON CONFLICT DO NOTHING",
+                    (texts([name for name, _ in channels]), texts([namespace for _, namespace in channels])),
+                ),
+                (
+                    "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time)"
+                    " SELECT c.id, x.epoch, 0, 1, 0 FROM unnest(%s::text[], %s::text[]) AS x (name, epoch)"
+                    " JOIN realtime_channel c ON c.name = x.name ORDER BY c.id ON CONFLICT DO NOTHING",
+                    (texts([log.name for log in new]), texts([log.epoch for log in new])),
+                ),
+                self._commit,
+            ],
+        )
+
+    def store(self, cursor: CursorWrapper, writes: Writes) -> None:
+        statements: list[Statement] = []
+        if writes.rows:
+            channel_ids, serials, clients, mids, keys, times, envelopes = zip(*writes.rows, strict=True)
+            statements.append(
+                (
+                    _INSERT,
+                    (
+                        integers(channel_ids),
+                        integers(serials),
+                        texts(clients),
+                        texts(mids),
+                        texts(keys),
+                        integers(times),
+                        texts(envelopes),
+                    ),
+                )
+            )
+            heads, last_times = zip(*writes.heads.values(), strict=True)
+            statements.append((_HEADS, (integers(writes.heads), integers(heads), integers(last_times))))
+        if writes.latest:
+            ids, latest_keys = zip(*writes.latest, strict=True)
+            statements.append((_LATEST, (integers(ids), texts(latest_keys), integers(writes.latest.values()))))
+        self._run(cursor, [*statements, self._commit])
+
+    def rollback(self, cursor: CursorWrapper) -> None:
+        if self._nested:
+            cursor.execute("ROLLBACK TO SAVEPOINT realtime_round")
+            cursor.execute("RELEASE SAVEPOINT realtime_round")
+        else:
+            cursor.execute("ROLLBACK")
+
+    def _start(self, locks: Locks) -> list[Statement]:
+        # Within somebody else's transaction the time limit would stay behind.
+        timeout: list[Statement] = [] if self._nested else [(f"SET LOCAL lock_timeout = {locks.timeout_ms:d}", ())]
+        return [self._begin, *timeout]
+
+    def _run(self, cursor: CursorWrapper, statements: Sequence[Statement]) -> list[list[Any]]:
+        """Run the statements; the rows of those that give rows. In one message to the server where possible.
+
+        Each statement sees its own snapshot also then, and the first that fails ends the message: COMMIT included.
+        """
+        results = []
+        if self._joined:
+            cursor.execute(
+                "; ".join([text for text, _ in statements]), [value for _, values in statements for value in values]
+            )
+            while True:
+                if cursor.description is not None:
+                    results.append(cursor.fetchall())
+                if not cursor.nextset():
+                    return results
+        for text, values in statements:
+            cursor.execute(text, values)
+            if cursor.description is not None:
+                results.append(cursor.fetchall())
+        return results
+
+
+def texts(items: Iterable[str | None]) -> str:
+    """A PostgreSQL array literal; psycopg's own dumper goes through Python several times for each item."""
+    return "{" + ",".join(["NULL" if item is None else _quoted(item) for item in items]) + "}"
+
+
+def _quoted(item: str) -> str:
+    return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def integers(items: Iterable[int]) -> str:
+    """A PostgreSQL array literal."""
+    return "{" + ",".join(map(str, items)) + "}"

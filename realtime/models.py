@@ -1,0 +1,274 @@
+"""Tables of the platform.
+
+`Log`, `Message` and `Latest` are written by `realtime.log` alone, with raw SQL; an admin form that saved a stale `Log`
+would rewind a head and give serials twice. Everything else is ordinary Django. The tables are explained in
+docs/explanation/architecture.md, the fields of a namespace in docs/reference/namespaces.md.
+
+Every unique constraint of `Message` begins with the channel and nothing refers to it by foreign key, so that
+PostgreSQL can hash-partition it by channel.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from realtime.delivery.capability import OPERATIONS
+
+DEFAULT_KNOWN_OPERATIONS: Final = ("subscribe", "publish", "history", "presence", "signal")
+
+
+def default_known_operations() -> list[str]:
+    """What a token without `cap`, or a logged-in user, may do in a new namespace."""
+    return list(DEFAULT_KNOWN_OPERATIONS)
+
+
+def validate_operations(value: object) -> None:
+    """Accept a list of operation names; anything else would be ignored silently when a client is authorised."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValidationError("Expected a list of operation names.", code="not_a_list")
+    unknown = sorted(set(value) - set(OPERATIONS))
+    if unknown:
+        raise ValidationError(
+            f"Unknown operations: {', '.join(unknown)}. Known: {', '.join(sorted(OPERATIONS))}.", code="unknown"
+        )
+
+
+class Namespace(models.Model):
+    """The rules of all channels whose name begins with `<name>:`."""
+
+    class Create(models.TextChoices):
+        PUBLISH = "publish", "by the first publish"
+        OPERATOR = "operator", "by an operator only"
+
+    class Overflow(models.TextChoices):
+        HOLD = "hold", "hold: wait, then deliver everything"
+        CONFLATE = "conflate", "conflate: go on with the newest"
+
+    name = models.CharField(
+        max_length=64,
+        primary_key=True,
+        validators=[RegexValidator(r"\A[A-Za-z0-9_-]{1,64}\Z", "1–64 of A–Z a–z 0–9 _ -")],
+        help_text="A channel's name up to the first colon; names without one are in “default”.",
+    )
+    retention_messages = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="How many messages a channel keeps; empty: all. Younger than two minutes are kept.",
+    )
+    retention_age_s = models.PositiveIntegerField(
+        "retention age (s)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="How many seconds a message is kept, at least two minutes; empty: for ever.",
+    )
+    window_default = models.PositiveIntegerField(
+        default=256, help_text="Messages in flight without an ack, when the client asks for no window."
+    )
+    window_max = models.PositiveIntegerField(default=1024, help_text="The largest window a client may ask for.")
+    ack_ms = models.PositiveIntegerField(
+        "ack interval (ms)",
+        default=10_000,
+        help_text="Milliseconds after the last message within which a client acknowledges.",
+    )
+    key_limit = models.PositiveIntegerField(
+        default=1000, help_text="How many keys of a channel keep their newest message whatever the retention."
+    )
+    max_message_bytes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Largest canonical data of one message; empty: the platform's limit.",
+    )
+    publish_rate = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Messages a second that one client may publish; empty: unlimited.",
+    )
+    publish_burst = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Messages a client may publish at once after a pause; empty: one second's worth.",
+    )
+    create = models.CharField(
+        max_length=16, choices=Create, default=Create.PUBLISH, help_text="How channels of the namespace come to be."
+    )
+    known_ops = models.JSONField(
+        "operations of known clients",
+        default=default_known_operations,
+        blank=True,
+        validators=[validate_operations],
+        help_text="Granted to tokens without `cap` and to logged-in users.",
+    )
+    anonymous_ops = models.JSONField(
+        "operations of anonymous clients",
+        default=list,
+        blank=True,
+        validators=[validate_operations],
+        help_text="Granted to clients without any credentials.",
+    )
+    presence = models.BooleanField(default=True, help_text="Whether clients can see who is attached.")
+    delta = models.BooleanField(default=False, help_text="Whether clients may ask for data as deltas.")
+    overflow = models.CharField(
+        max_length=16,
+        choices=Overflow,
+        default=Overflow.HOLD,
+        help_text="What happens to a subscriber that falls behind.",
+    )
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(retention_messages__isnull=True) | Q(retention_messages__gte=1),
+                name="realtime_namespace_retention_messages",
+            ),
+            models.CheckConstraint(
+                condition=Q(retention_age_s__isnull=True) | Q(retention_age_s__gte=1),
+                name="realtime_namespace_retention_age_s",
+            ),
+            models.CheckConstraint(
+                condition=Q(window_default__gte=1) & Q(window_default__lte=F("window_max")),
+                name="realtime_namespace_window",
+                violation_error_message="The default window must be at least 1 and not above the largest one.",
+            ),
+            models.CheckConstraint(condition=Q(ack_ms__gte=100), name="realtime_namespace_ack_ms"),
+            models.CheckConstraint(
+                condition=Q(max_message_bytes__isnull=True) | Q(max_message_bytes__gte=1),
+                name="realtime_namespace_max_message_bytes",
+            ),
+            models.CheckConstraint(
+                condition=Q(publish_rate__isnull=True) | Q(publish_rate__gte=1),
+                name="realtime_namespace_publish_rate",
+            ),
+            models.CheckConstraint(
+                condition=Q(publish_burst__isnull=True) | Q(publish_burst__gte=1),
+                name="realtime_namespace_publish_burst",
+            ),
+            models.CheckConstraint(condition=Q(create__in=["publish", "operator"]), name="realtime_namespace_create"),
+            models.CheckConstraint(condition=Q(overflow__in=["hold", "conflate"]), name="realtime_namespace_overflow"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Channel(models.Model):
+    """A named stream: what operators see and edit. Its numbers are in `Log`."""
+
+    name = models.CharField(max_length=200)
+    namespace = models.ForeignKey(Namespace, on_delete=models.PROTECT, related_name="channels", db_index=False)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_channel_name_unique")]
+        indexes = [
+            # The list of channels by prefix: on PostgreSQL the unique index serves LIKE 'x%' only in collation C.
+            models.Index(fields=["name"], opclasses=["varchar_pattern_ops"], name="realtime_channel_prefix"),
+            models.Index(fields=["namespace"], name="realtime_channel_namespace"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Log(models.Model):
+    """One narrow row per channel: the lock of every round, and the last word on what serials exist.
+
+    Serials `oldest` to `head` are retained, without a hole; an empty log has oldest = head + 1. Serials are never used
+    again: a new epoch relabels the log and goes on counting.
+    """
+
+    channel = models.OneToOneField(Channel, on_delete=models.CASCADE, primary_key=True, related_name="log")
+    epoch = models.CharField(max_length=32)
+    head = models.BigIntegerField(default=0)
+    oldest = models.BigIntegerField(default=1)
+    last_time = models.BigIntegerField(default=0, help_text="Time of the newest message, Unix milliseconds.")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(head__gte=0) & Q(oldest__gte=1) & Q(oldest__lte=F("head") + 1), name="realtime_log_bounds"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}: {self.oldest}–{self.head}"
+
+
+class Message(models.Model):
+    """One message as it is sent: `envelope` is the canonical `message` frame, spliced into answers unparsed.
+
+    Rows below `Log.oldest` are no longer part of the log; they stay a while for idempotency, or because `Latest` names
+    them.
+    """
+
+    pk = models.CompositePrimaryKey("channel_id", "serial")
+    # Not a foreign key: see the module's docstring.
+    channel_id = models.BigIntegerField()
+    serial = models.BigIntegerField()
+    client = models.CharField(max_length=128, help_text="Who published; empty: a backend without a client id.")
+    mid = models.CharField("message id", max_length=64, help_text="Unique per channel and client.")
+    key = models.CharField(max_length=128, null=True)  # noqa: DJ001  (no key is not the key "")
+    time = models.BigIntegerField(help_text="Unix milliseconds; never decreases within a channel.")
+    envelope = models.TextField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["channel_id", "client", "mid"], name="realtime_message_id_unique"),
+            models.CheckConstraint(condition=Q(serial__gte=1), name="realtime_message_serial"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}#{self.serial}"
+
+
+class Latest(models.Model):
+    """The newest message of each key of a channel; exempt from retention up to the namespace's key limit."""
+
+    channel_id = models.BigIntegerField()
+    key = models.CharField(max_length=128)
+    serial = models.BigIntegerField()
+
+    class Meta:
+        verbose_name_plural = "latest"
+        constraints = [
+            models.UniqueConstraint(fields=["channel_id", "key"], name="realtime_latest_key_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}[{self.key}] = {self.serial}"
+
+
+class ApiKey(models.Model):
+    """A backend's credential, `ser_<key_id>_<secret>`; only a hash of the secret is kept."""
+
+    name = models.CharField(max_length=64, help_text="Also the client id of what is published with the key.")
+    key_id = models.CharField(max_length=32)
+    secret_hash = models.CharField(max_length=64, help_text="SHA-256 of the secret, hexadecimal.")
+    capability = models.JSONField(default=dict, help_text="Channel pattern → operations, as the `cap` of a token.")
+    created = models.DateTimeField(default=timezone.now)
+    last_used = models.DateTimeField(null=True, blank=True)
+    expires = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    revoked = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "API key"
+        constraints = [
+            models.UniqueConstraint(fields=["name"], name="realtime_api_key_name_unique"),
+            models.UniqueConstraint(fields=["key_id"], name="realtime_api_key_id_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
