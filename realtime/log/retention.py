@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
+from realtime import namespaces
 from realtime.conf import settings
 from realtime.log.reads import first_since, read_states, reading
 from realtime.log.rounds import discard, make_epoch
 from realtime.log.rounds import now_ms as clock_ms
 from realtime.log.sql import LOCK_NOT_AVAILABLE, integers, sqlstate_of, texts
 from realtime.log.types import LogState
+from realtime.namespaces import Rules
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
@@ -36,15 +37,6 @@ _BATCH = 100
 _SCAN = 1000
 #: How long a log may keep us waiting that a round holds.
 _PATIENCE_MS = 100
-
-
-class RetentionRule(NamedTuple):
-    """What a namespace retains; None: everything."""
-
-    namespace: str
-    messages: int | None
-    age_s: int | None
-    key_limit: int
 
 
 def prune(name: ChannelName, upto: int) -> LogState:
@@ -96,23 +88,17 @@ def new_epochs() -> tuple[int, list[int]]:
         locked += [id_ for id_ in ids if id_ not in done]
 
 
-def rules_of_namespaces() -> list[RetentionRule]:
-    """The rules as they are stored now."""
-    with reading() as cursor:
-        cursor.execute("SELECT name, retention_messages, retention_age_s, key_limit FROM realtime_namespace")
-        return list(map(RetentionRule._make, cursor.fetchall()))
-
-
-def apply_retention(rules: Iterable[RetentionRule] | None = None, *, now_ms: int | None = None) -> int:
+def apply_retention(rules: Mapping[str, Rules] | None = None, *, now_ms: int | None = None) -> int:
     """Move `oldest` of all channels to what their namespaces retain, and drop keys beyond the limit from `Latest`.
 
-    Takes nothing that is younger than `IDEMPOTENCY_MIN_S`. Returns how many logs moved. Deletes no message: call
-    `delete_chunks` afterwards. Several workers may do this at once; that costs time, nothing else.
+    Without `rules` those that are stored now. Takes nothing that is younger than `IDEMPOTENCY_MIN_S`. Returns how many
+    logs moved. Deletes no message: call `delete_chunks` afterwards. Several workers may do this at once; that costs
+    time, nothing else.
     """
     now = clock_ms() if now_ms is None else now_ms
     moved = 0
-    for rule in rules_of_namespaces() if rules is None else rules:
-        if rule.messages is not None or rule.age_s is not None:
+    for rule in (namespaces.load() if rules is None else rules).values():
+        if rule.retention_messages is not None or rule.retention_age_s is not None:
             moved += _apply(rule, now)
         _trim_latest(rule)
     return moved
@@ -140,9 +126,10 @@ def delete_chunks(*, now_ms: int | None = None, pause: Callable[[float], object]
                 break
             started = time.monotonic()
             with _changing(_PATIENCE_MS) as cursor:
-                _delete(cursor, doomed)
-            deleted += len(doomed)
-            if len(doomed) < settings.DELETE_CHUNK:
+                gone = _delete(cursor, doomed)
+            deleted += gone
+            # None gone: somebody else holds these rows, to delete them or in a backup. The next time, then.
+            if gone == 0 or len(doomed) < settings.DELETE_CHUNK:
                 break
             pause(time.monotonic() - started)
 
@@ -150,10 +137,10 @@ def delete_chunks(*, now_ms: int | None = None, pause: Callable[[float], object]
 # -- retention by rule ------------------------------------------------------------------------------------------------
 
 
-def _apply(rule: RetentionRule, now_ms: int) -> int:
+def _apply(rule: Rules, now_ms: int) -> int:
     idempotency_ms = 1000 * settings.IDEMPOTENCY_MIN_S
     young = now_ms - idempotency_ms
-    too_old = now_ms - max(1000 * rule.age_s, idempotency_ms) if rule.age_s is not None else None
+    too_old = now_ms - max(1000 * rule.retention_age_s, idempotency_ms) if rule.retention_age_s is not None else None
     moved, last = 0, 0
     while True:
         with reading() as cursor:
@@ -162,8 +149,8 @@ def _apply(rule: RetentionRule, now_ms: int) -> int:
                 return moved
             last = max(logs)
             targets = dict.fromkeys(logs, 0)
-            if rule.messages is not None:
-                most = rule.messages
+            if rule.retention_messages is not None:
+                most = rule.retention_messages
                 # The rows that the count would take, but not the young among them.
                 bounds = {id_: (oldest, head - most) for id_, (oldest, head) in logs.items() if head - most >= oldest}
                 targets.update(first_since(cursor, bounds, young))
@@ -174,9 +161,7 @@ def _apply(rule: RetentionRule, now_ms: int) -> int:
         moved += len(_change_logs("oldest", {id_: oldest for id_, oldest in targets.items() if oldest > logs[id_][0]}))
 
 
-def _logs_to_trim(
-    cursor: CursorWrapper, rule: RetentionRule, last: int, too_old: int | None
-) -> dict[int, tuple[int, int]]:
+def _logs_to_trim(cursor: CursorWrapper, rule: Rules, last: int, too_old: int | None) -> dict[int, tuple[int, int]]:
     """channel id → (oldest, head) of logs with something beyond the rule; the next of them after id `last`."""
     cursor.execute(
         "SELECT l.channel_id, l.oldest, l.head FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id"
@@ -185,9 +170,9 @@ def _logs_to_trim(
         " WHERE m.channel_id = l.channel_id AND m.serial = l.oldest AND m.time < %s))"
         " ORDER BY l.channel_id LIMIT %s",
         [
-            rule.namespace,
+            rule.name,
             last,
-            2**62 if rule.messages is None else rule.messages,
+            2**62 if rule.retention_messages is None else rule.retention_messages,
             -1 if too_old is None else too_old,
             _SCAN,
         ],
@@ -195,12 +180,12 @@ def _logs_to_trim(
     return {channel_id: (oldest, head) for channel_id, oldest, head in cursor.fetchall()}
 
 
-def _trim_latest(rule: RetentionRule) -> None:
+def _trim_latest(rule: Rules) -> None:
     with reading() as cursor:
         cursor.execute(
             "SELECT x.channel_id, count(*) FROM realtime_latest x JOIN realtime_channel c ON c.id = x.channel_id"
             " WHERE c.namespace_id = %s GROUP BY x.channel_id HAVING count(*) > %s",
-            [rule.namespace, rule.key_limit],
+            [rule.name, rule.key_limit],
         )
         excesses = [(channel_id, count - rule.key_limit) for channel_id, count in cursor.fetchall()]
     for channel_id, excess in excesses:
@@ -259,10 +244,10 @@ def _garbage(cursor: CursorWrapper, channel_ids: Sequence[int], before: int, mos
     return list(cursor.fetchall())
 
 
-def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> None:
+def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> int:
     if not _is_postgres(cursor):
         cursor.executemany("DELETE FROM realtime_message WHERE channel_id = %s AND serial = %s", doomed)
-        return
+        return len(doomed)
     channel_ids, serials = zip(*doomed, strict=True)
     cursor.execute(
         # SKIP LOCKED: two that delete the same rows do not wait for each other, in whatever order.
@@ -272,6 +257,7 @@ def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> None:
         " DELETE FROM realtime_message m USING doomed d WHERE m.channel_id = d.channel_id AND m.serial = d.serial",
         [integers(channel_ids), integers(serials)],
     )
+    return int(cursor.rowcount)
 
 
 # -- changing logs ----------------------------------------------------------------------------------------------------
