@@ -21,7 +21,7 @@ run: ## start the demo on http://127.0.0.1:8000 (PORT=… for another)
 	@$(MANAGE) collectstatic --no-input --verbosity 0
 	@$(MANAGE) demo
 	@printf '\n  Seriatim   http://127.0.0.1:%s/\n  Demo users ana/ana and bo/bo; operator admin/admin at http://127.0.0.1:%s/admin/\n  Stop with Ctrl-C.\n\n' $(PORT) $(PORT)
-	@PORT=$(PORT) exec $(MANAGE) serve
+	@exec $(MANAGE) serve --port $(PORT)
 
 # The database tests run twice: first on PostgreSQL, then with all the others on SQLite, whose summary is the last line.
 test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)

@@ -176,6 +176,8 @@ STORAGES = {
     },
 }
 
+UNFOLD = {"SITE_TITLE": "Seriatim", "SITE_HEADER": "Seriatim", "SITE_SUBHEADER": "Operator's desk"}
+
 # -- security ---------------------------------------------------------------------------------------------------------
 
 HTTPS = env.bool("HTTPS", default=not (DEBUG or DEMO))
@@ -193,20 +195,22 @@ SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 if env.bool("BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "manifest-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
-)
+_policy = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "font-src": "'self'",
+    "connect-src": "'self'",  # covers wss: of the same host
+    "manifest-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+# The admin's theme evaluates expressions in attributes and writes inline styles. Inline scripts stay forbidden there.
+_policy_of_admin = {**_policy, "script-src": "'self' 'unsafe-eval'", "style-src": "'self' 'unsafe-inline'"}
+CONTENT_SECURITY_POLICY = "; ".join(f"{name} {sources}" for name, sources in _policy.items())
+CONTENT_SECURITY_POLICY_OF_ADMIN = "; ".join(f"{name} {sources}" for name, sources in _policy_of_admin.items())
 
 # -- REST -------------------------------------------------------------------------------------------------------------
 

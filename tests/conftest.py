@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.test import override_settings
 
 from tests.browser import chromium
-from tests.servers import Postgres, Redis, site_environment
+from tests.servers import Postgres, Redis, Site, site_environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -140,6 +140,13 @@ def own_postgres_server() -> Iterator[Postgres]:
 def _site_environment(tmp_path: Path) -> dict[str, str]:
     """Environment of a `manage.py` process with a SQLite file of its own; not migrated yet."""
     return site_environment(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """The site in a process of its own (SQLite, one worker), for a module of tests. `with Site(…)` for another kind."""
+    with Site() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

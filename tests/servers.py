@@ -1,4 +1,4 @@
-"""Real servers for the tests: PostgreSQL and Redis from wheels, on free ports, in folders of their own.
+"""Real servers for the tests: PostgreSQL and Redis from wheels, and the site itself, on free ports, in own folders.
 
 Nothing of the machine is used or changed: no server that happens to run, no user account, no port that is fixed.
 For fixtures see tests/conftest.py; on the command line:
@@ -28,6 +28,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+_MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 # PostgreSQL refuses to run as root. "nobody" exists as a number on every system, whatever it is called there.
 _NOBODY = 65534
 _START_TIMEOUT_S = 30
@@ -74,6 +75,8 @@ class Server:
     """
 
     name = "server"
+    #: What `stop` sends.
+    stop_signal = signal.SIGINT
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"seriatim-{self.name}-", dir=self._folders()))
@@ -102,7 +105,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop in order; nothing that was committed is lost."""
-        self._end(signal.SIGINT)
+        self._end(self.stop_signal)
 
     def kill(self) -> None:
         """Stop as a crash does (SIGKILL)."""
@@ -140,6 +143,9 @@ class Server:
     def _folders() -> str | None:
         return None
 
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
     @property
     def _user(self) -> int | None:
         """The uid to run as; None: the caller's own."""
@@ -157,6 +163,7 @@ class Server:
                 cwd=self.folder,
                 # Ctrl-C in the terminal is for the tests, which then stop their servers in order.
                 start_new_session=True,
+                env=self.environment(),
                 **_as(self._user),
             )
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -200,6 +207,7 @@ class Postgres(Server):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
+            env=self.environment(),
             check=False,
             **_as(self._user),
         )
@@ -224,6 +232,9 @@ class Postgres(Server):
                 return True
         except psycopg.OperationalError:
             return False
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.folder)}  # the caller's may be closed to the server's user
 
     @property
     def url(self) -> str:
@@ -321,11 +332,59 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
 
+class Site(Server):
+    """The site as users run it: `manage.py serve` in a process of its own, migrated before the first start.
+
+    SQLite in the folder and the in-memory layer, unless other variables say otherwise: `Site(DATABASE_URL=…)`.
+    """
+
+    name = "site"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, **variables: str) -> None:
+        super().__init__()
+        self._variables = variables
+
+    def prepare(self) -> None:
+        self.manage("migrate", "--verbosity", "0")
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(_MANAGE), "serve", "--port", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        return site_environment(self.folder, **self._variables)
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def manage(self, *arguments: str, given: str = "") -> str:
+        """Run another command of the site on the same database and return its output; `given` is its input."""
+        done = subprocess.run(
+            [sys.executable, str(_MANAGE), *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerError(
+                f"manage.py {' '.join(arguments)} ended with {done.returncode}.\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
 def _as(user: int | None) -> dict[str, Any]:
     """Arguments of `subprocess` that give up root; a child of setuid needs no setpriv, su or account."""
     if user is None:
         return {}
-    return {"user": user, "group": user, "extra_groups": [], "env": {**os.environ, "HOME": "/"}, "umask": 0o077}
+    return {"user": user, "group": user, "extra_groups": [], "umask": 0o077}
 
 
 def _can(user: int, path: str, mode: int) -> bool:
