@@ -26,6 +26,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from realtime import tokens
 from realtime.delivery.capability import OPERATIONS, Capability
+from realtime.log import reads
 from realtime.models import ApiKey, Channel, Log, Namespace
 from realtime.namespaces import rules_named
 from realtime.protocol.errors import ProtocolError
@@ -339,8 +340,6 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             raise PermissionDenied
         before_text = request.GET.get("before", "")
         before = int(before_text) if before_text.isascii() and before_text.isdigit() and len(before_text) < 17 else None
-        from realtime.log import reads
-
         page = reads.read_page(
             ChannelName(channel.name), after=None, before=before, since=None, order="desc", limit=HISTORY_PAGE
         )

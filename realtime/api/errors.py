@@ -15,6 +15,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
@@ -55,6 +56,8 @@ def error_response(error: ProtocolError, status: int | None = None) -> HttpRespo
         response.headers["Retry-After"] = str(error.retry_after_s)
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = CHALLENGE
+    # Django would write a line for every refusal: a flood of requests must not become a flood of log lines.
+    response._has_been_logged = True  # type: ignore[attr-defined]  # what its own log_response sets and asks
     return response
 
 
@@ -111,6 +114,7 @@ def _sentence(exc: Exception) -> str | None:
     return detail if detail.endswith(".") else f"{detail}."
 
 
+@csrf_exempt  # else Django's HTML page about CSRF would be the answer to a POST
 def not_found(request: HttpRequest, **_: object) -> HttpResponse:
     """Every path under `/api` that no route knows, whatever the method."""
     return exception_handler(Http404(), {"request": request})

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from realtime import worker
 from realtime.protocol.names import ChannelName
 
 
 def occupancy(channel: ChannelName) -> int:
     """How many attachments of the channel this process has; 0 without a worker in it."""
-    return 0
+    return worker.occupancy(channel)
 
 
 def readiness() -> dict[str, bool]:
     """What must be true before traffic may come here; nothing more without a worker in this process."""
-    return {}
+    running = worker.current()
+    if running is None:
+        return {}
+    thread = running.writer._thread
+    return {"writer": thread is not None and thread.is_alive(), "serving": not running.draining}

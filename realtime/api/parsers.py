@@ -33,11 +33,12 @@ class StrictJSONParser(BaseParser):
 def read_object(request: HttpRequest) -> dict[str, object]:
     """The JSON object in the body. Raises 415, `too_large` before reading what is too much, or `bad_frame`."""
     content_type = request.META.get("CONTENT_TYPE", "")
-    if content_type != "application/json":
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    # Who sends neither a type nor a body forgot the body.
+    if content_type != "application/json" and (content_type or length != "0"):
         _check_media_type(content_type, request)
     if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
         raise UnsupportedMediaType(request.META["HTTP_CONTENT_ENCODING"])
-    length = request.META.get("CONTENT_LENGTH") or "0"
     if length.isdecimal() and int(length) > settings.ROUND_MAX_BYTES:
         raise _too_large()
     value = codec.decode(_read(request))

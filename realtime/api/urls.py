@@ -17,5 +17,5 @@ urlpatterns = [
     re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),
     re_path(rf"\Aapi/v1/channels/{_NAME}\Z", views.ChannelView.as_view(), name="channel"),
     # Last: whatever stands below /api and is none of the above has an answer in the shape of the API.
-    re_path(r"\Aapi(/.*)?\Z", errors.not_found),
+    re_path(r"\Aapi(?:/|\Z)", errors.not_found),
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, cast
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -151,11 +151,9 @@ class MessagesView(PlatformView):
         query = request._request.GET
         after, before, since = (integer(query, key) for key in ("after", "before", "since"))
         limit = integer(query, "limit", least=1, most=PAGE_MOST)
-        order = choice(query, "order", ("asc", "desc"))
+        order = cast("Literal['asc', 'desc'] | None", choice(query, "order", ("asc", "desc")))
         channel = channel_in(request._request, name)
         require(identity_of(request), channel, "history")
-        if order is None:
-            order = "desc" if after is None and since is None else "asc"
         page = reads.read_page(
             channel, after=after, before=before, since=since, order=order, limit=limit or PAGE_DEFAULT
         )
