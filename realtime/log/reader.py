@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from realtime.conf import settings
 from realtime.log import reads
-from realtime.log.types import LogState, Page
+from realtime.log.types import NEVER_USED, LogState, Page
 from realtime.protocol.names import ChannelName
 
 logger = logging.getLogger(__name__)
@@ -89,14 +89,13 @@ class LogReader:
         self.run(lambda: _in_parts(channels), done)
 
     def rows(
-        self, channel_id: int, after: int, upto: int, done: Callable[[list[tuple[int, str]] | None], None]
+        self,
+        channel_id: int,
+        after: int,
+        upto: int,
+        done: Callable[[tuple[list[tuple[int, str]], LogState] | None], None],
     ) -> None:
-        self.run(
-            lambda: reads.read_messages(
-                channel_id, after, upto, max_messages=upto - after, max_bytes=settings.WINDOW_BYTES
-            ),
-            done,
-        )
+        self.run(lambda: _read_rows(channel_id, after, upto), done)
 
     def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
         self.run(lambda: reads.find_since(state, time_ms), done)
@@ -140,3 +139,9 @@ def _in_parts(channels: Iterable[ChannelName]) -> dict[ChannelName, LogState]:
     for at in range(0, len(names), NAMES_A_QUERY):
         states.update(reads.read_states(names[at : at + NAMES_A_QUERY]))
     return states
+
+
+def _read_rows(channel_id: int, after: int, upto: int) -> tuple[list[tuple[int, str]], LogState]:
+    """Rows, and behind them the state that explains what is missing. No more than a window could take is read."""
+    rows = reads.read_messages(channel_id, after, upto, max_messages=upto - after, max_bytes=settings.WINDOW_BYTES)
+    return rows, reads.read_heads([channel_id]).get(channel_id, NEVER_USED)

@@ -1,0 +1,574 @@
+"""One WebSocket connection: performs what its session decides.
+
+Between three parties: the link (bytes out), the session (pure; what to do), the hub and the writer (what comes of it).
+Everything runs on the loop's thread and returns at once; what takes time (a commit, a read of the log, an application's
+hook) comes back as a callback. Frames stay in the client's order to the very end, and none of them costs a thread hop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import assert_never, cast
+
+import msgspec
+
+from realtime import authorization, publishing, tokens
+from realtime.authorization import NeedsHook, Operation
+from realtime.conf import settings
+from realtime.hub import Attached, Attaching, Subscriber
+from realtime.links import Link
+from realtime.log.types import Append, Page, Published
+from realtime.namespaces import Rules
+from realtime.protocol import positions, session
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.names import ChannelName
+from realtime.protocol.session import Effect, Session, SessionSettings, State
+from realtime.tokens import Identity, SessionEnd
+from realtime.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+PING_ANSWER_S = 10.0
+"""How long a client that was silent for two heartbeats has to answer a ping."""
+
+AWAY_RETRY_MS = 1000
+"""Hint with `unavailable` when a read failed."""
+
+HISTORY_DEFAULT = 100
+
+REMEMBERED_MOST = 1000
+"""Answers of application hooks that one connection remembers; beyond it they are asked again."""
+
+
+class Connection:
+    """The shell around one `Session`. Its owner feeds it and tells it when the connection is gone (`gone`)."""
+
+    def __init__(self, worker: Worker, link: Link) -> None:
+        now = time.monotonic()
+        self.worker = worker
+        self.link = link
+        self.identity: Identity | None = None
+        self.id = f"c_{secrets.token_urlsafe(9)}"
+        self.session = Session(self.id, _session_settings(worker), now)
+        self.subscribers: dict[ChannelName, Subscriber] = {}
+        self._joining: dict[int, Subscriber] = {}
+        self._appends: dict[int, Append] = {}
+        self._ops: dict[Append, int] = {}
+        self._publishing: deque[session.Publish] = deque()
+        """Publishes that wait for an application's hook about the one that is asked for."""
+        self._asking = False
+        self._draining = False
+        self._failed_ops: set[int] = set()
+        self._effects: deque[Effect] = deque()
+        self._performing = False
+        self._allowed: set[tuple[ChannelName, Operation]] = set()
+        """What application hooks allowed; asked again when rights may have changed."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._paused = False
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self.heard_at = now
+        self._pinged_at: float | None = None
+        self._taken = (0, now)
+        self._gone = False
+        link.on_congested = self._congested
+        link.on_drained = self._drained
+        worker.clients.add(self)
+
+    # ------------------------------------------------------------------ what comes in
+
+    def open(self, token: str | None) -> None:
+        """The handshake is done; with a token, unless one is awaited."""
+        if token is not None:
+            self._perform(self.session.open(token))
+
+    def open_with_cookie(self, cookie: str) -> None:
+        """The handshake carried this site's session cookie; if it proves nobody, `auth` is awaited."""
+        now_s = time.time()
+        self.worker.reader.run(lambda: tokens.identity_from_cookies(cookie, now_s), self._found_session)
+
+    def _found_session(self, identity: Identity | None) -> None:
+        if identity is not None and self.session.state is State.OPENING:
+            self._identify(identity, None)
+
+    def receive_text(self, text: bytes | str) -> None:
+        """A text message, valid UTF-8."""
+        if self._gone:
+            return
+        now = time.monotonic()
+        self.heard_at = now
+        self._pinged_at = None
+        self._perform(self.session.receive(text if isinstance(text, str) else text.decode(), now, _time_ms()))
+        if self.session.full and not self._paused:
+            self._paused = True
+            self._readable.clear()
+            self.link.pause_reading()
+
+    def receive_binary(self) -> None:
+        self._close(1003, "text frames only")
+
+    def heard(self) -> None:
+        """Any other sign of life: a ping or a pong."""
+        self.heard_at = time.monotonic()
+        self._pinged_at = None
+
+    async def readable(self) -> None:
+        """Returns when the next frame may be read; for shells that take frames out of a queue."""
+        await self._readable.wait()
+
+    def gone(self) -> None:
+        """The connection has ended: everything that belongs to it is let go. Idempotent."""
+        if self._gone:
+            return
+        self._gone = True
+        self.session.closed()
+        self.worker.clients.discard(self)
+        for subscriber in [*self.subscribers.values(), *self._joining.values()]:
+            self.worker.hub.detach(subscriber)
+        self.subscribers.clear()
+        self._joining.clear()
+        self._publishing.clear()
+        for task in self._tasks:
+            task.cancel()
+        self._readable.set()
+
+    # ------------------------------------------------------------------ effects
+
+    def _perform(self, effects: list[Effect]) -> None:
+        """Performs effects in order, those that come of them last. Not by recursion: a client decides how many."""
+        self._effects.extend(effects)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._effects and not self._gone:
+                self._perform_one(self._effects.popleft())
+        finally:
+            self._performing = False
+        if self._paused and not self.session.full and not self._gone:
+            self._paused = False
+            self._readable.set()
+            self.link.resume_reading()
+
+    def _perform_one(self, effect: Effect) -> None:
+        match effect:
+            case session.Send(frame):
+                self.link.send(frame)
+            case session.Publish():
+                self._publish(effect)
+            case session.Ack(serials):
+                self._ack(serials)
+            case session.Attach():
+                self._attach(effect)
+            case session.Detach(channel):
+                self._end(channel)
+            case session.History():
+                self._history(effect)
+            case session.Verify(token, ref):
+                self._verify(token, ref)
+            case session.Recheck():
+                self.reauthorize(None, None)
+            case session.Close(code, reason):
+                self._close(code, reason)
+            case session.Signal(channel, frame):
+                self.link.send(_not_served("Signals", channel).frame(frame.ref))
+            case session.Presence(op, channel, _):
+                self._failed(op, _not_served("Presence", channel), channel)
+            case _:
+                assert_never(effect)
+
+    def _close(self, code: int, reason: str) -> None:
+        self.session.closed()
+        self.link.close(code, reason)
+
+    def _failed(self, op: int, error: ProtocolError, channel: ChannelName) -> None:
+        self._perform(
+            self.session.failed(op, error, channel in self.subscribers, time.monotonic(), _time_ms())
+        )
+
+    # ------------------------------------------------------------------ identity
+
+    def _verify(self, token: str, ref: str | int | None) -> None:
+        try:
+            if tokens.is_api_key(token):
+                raise ProtocolError("unauthorized", "API keys are for HTTP only.", remedy="Get a token for the client.")
+            identity = tokens.verify_token(token, time.time())
+        except ProtocolError as error:
+            self._perform(self.session.refused(error, ref))
+        else:
+            self._identify(identity, ref)
+
+    def _identify(self, identity: Identity, ref: str | int | None) -> None:
+        expires_in_s = None if identity.expires_at_s is None else identity.expires_at_s - time.time()
+        self._allowed.clear()
+        if self.session.client is None or self.session.client == identity.client:
+            self.identity = identity
+        self._perform(self.session.identified(identity.client, expires_in_s, ref, time.monotonic(), _time_ms()))
+
+    def session_ended(self, end: SessionEnd) -> None:
+        """Somebody logged out or was changed: ends the connection when it rests on that session."""
+        mark = self.identity.session if self.identity is not None else None
+        if mark is None or (end.session_key not in (None, mark.session_key)):
+            return
+        if end.user_pk is not None and end.user_pk != mark.user_pk:
+            return
+        if end.certain:
+            self._session_over(False)
+        else:
+            self.recheck_session()
+
+    def recheck_session(self) -> None:
+        """Asks the database whether the session behind the cookie still holds."""
+        identity = self.identity
+        if identity is not None and identity.session is not None:
+            self.worker.reader.run(lambda: tokens.session_still_valid(identity), self._session_over)
+
+    def _session_over(self, valid: bool | None) -> None:
+        if valid is False and not self._gone:
+            error = ProtocolError("unauthorized", "The session has ended.", remedy="Log in again, then reconnect.")
+            self._perform(self.session.refused(error))
+
+    # ------------------------------------------------------------------ authorisation
+
+    def _authorize(
+        self,
+        channel: ChannelName,
+        operation: Operation,
+        allowed: Callable[[Rules], None],
+        refused: Callable[[ProtocolError], None],
+    ) -> None:
+        """Calls one of the two: at once, unless an application's hook has to be asked."""
+        assert self.identity is not None
+        try:
+            decision = authorization.decide(self.identity, channel, operation)
+        except ProtocolError as error:
+            refused(error)
+            return
+        if not isinstance(decision, NeedsHook):
+            allowed(decision)
+        elif (channel, operation) in self._allowed:
+            allowed(decision.rules)
+        else:
+            task = asyncio.ensure_future(self._ask(self.identity, channel, operation, allowed, refused))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(
+        self,
+        identity: Identity,
+        channel: ChannelName,
+        operation: Operation,
+        allowed: Callable[[Rules], None],
+        refused: Callable[[ProtocolError], None],
+    ) -> None:
+        try:
+            rules = await authorization.authorize_async(identity, channel, operation)
+        except ProtocolError as error:
+            if not self._gone:
+                refused(error)
+            return
+        if self._gone:
+            return
+        if identity is self.identity:
+            if len(self._allowed) >= REMEMBERED_MOST:
+                self._allowed.clear()
+            self._allowed.add((channel, operation))
+        allowed(rules)
+
+    def reauthorize(self, channel: ChannelName | None, client: str | None) -> None:
+        """Rights may have changed (on one channel, of one client): attachments that are not allowed now end."""
+        if self.identity is None or client not in (None, self.identity.client):
+            return
+        self._allowed = {known for known in self._allowed if channel not in (None, known[0])}
+        for name in [name for name in self.subscribers if channel in (None, name)]:
+            self._authorize(name, "subscribe", lambda rules: None, lambda error, name=name: self._expel(name, error))
+
+    def _expel(self, channel: ChannelName, error: ProtocolError) -> None:
+        # A hook that could not answer has not said no.
+        if error.code in ("forbidden", "not_found") and channel in self.subscribers:
+            self._end(channel)
+            frame: dict[str, object] = {"type": "detached", "channel": channel, "reason": "forbidden"}
+            self._perform(self.session.ended(channel, frame))
+
+    # ------------------------------------------------------------------ publishing
+
+    def _publish(self, effect: session.Publish) -> None:
+        self._publishing.append(effect)
+        self._publish_next()
+
+    def _publish_next(self) -> None:
+        """Submits in the client's order: while a hook is asked about one publish, those behind it wait."""
+        if self._draining:
+            return
+        self._draining = True
+        while self._publishing and not self._asking:
+            effect = self._publishing.popleft()
+            self._asking = True
+            self._authorize(
+                effect.channel,
+                "publish",
+                lambda rules, effect=effect: self._submit(effect, rules),
+                lambda error, effect=effect: self._refuse_publish(effect, error),
+            )
+        self._draining = False
+
+    def _submit(self, effect: session.Publish, rules: Rules) -> None:
+        self._asking = False
+        assert self.identity is not None
+        try:
+            if effect.after in self._failed_ops:
+                raise ProtocolError("order", channel=effect.channel)
+            append = publishing.build(
+                self.identity,
+                rules,
+                effect.channel,
+                effect.messages,
+                previous=None if effect.after is None else self._appends.get(effect.after),
+                tag=self,
+            )
+            self._appends[effect.op] = append
+            self._ops[append] = effect.op
+            try:
+                self.worker.writer.submit(append)
+            except ProtocolError:
+                del self._appends[effect.op], self._ops[append]
+                raise
+        except ProtocolError as error:
+            self._refuse_publish(effect, error)
+        else:
+            self._publish_next()
+
+    def _refuse_publish(self, effect: session.Publish, error: ProtocolError) -> None:
+        self._asking = False
+        self._note_failed(effect.op)
+        self._failed(effect.op, error, effect.channel)
+        self._publish_next()
+
+    def published(self, append: Append) -> None:
+        """An append of this connection has its outcome."""
+        op = self._ops.pop(append)
+        del self._appends[op]
+        if self._gone:
+            return
+        outcome = append.outcome
+        if isinstance(outcome, Published):
+            answer: dict[str, object] = {
+                "channel": outcome.channel,
+                "epoch": outcome.epoch,
+                "serials": outcome.serials,
+                "duplicates": outcome.duplicates,
+                "conflicts": outcome.conflicts,
+            }
+            self._perform(self.session.published(op, answer, time.monotonic(), _time_ms()))
+        else:
+            self._note_failed(op)
+            self._failed(op, outcome or ProtocolError("internal"), append.channel)
+
+    def _note_failed(self, op: int) -> None:
+        """For chained publishes that wait behind a hook; nobody else asks."""
+        if self._publishing:
+            self._failed_ops.add(op)
+        else:
+            self._failed_ops.clear()
+
+    # ------------------------------------------------------------------ attachments
+
+    def _attach(self, effect: session.Attach) -> None:
+        self._authorize(
+            effect.channel,
+            "subscribe",
+            lambda rules: self._attach_position(effect, rules),
+            lambda error: self._failed(effect.op, error, effect.channel),
+        )
+
+    def _attach_position(self, effect: session.Attach, rules: Rules) -> None:
+        frame = effect.frame
+        try:
+            position: positions.From = (
+                positions.Head() if frame.from_ is msgspec.UNSET else positions.parse_from(frame.from_)
+            )
+            if isinstance(position, positions.Cursor):
+                raise ProtocolError(
+                    "bad_position",
+                    "Cursors are not served.",
+                    remedy="Keep the position in the client and attach from it.",
+                    channel=effect.channel,
+                )
+        except ProtocolError as error:
+            self._failed(effect.op, error, effect.channel)
+            return
+        if positions.needs_history(position):
+            self._authorize(
+                effect.channel,
+                "history",
+                lambda rules: self._join(effect, rules, position),
+                lambda error: self._failed(effect.op, error, effect.channel),
+            )
+        else:
+            self._join(effect, rules, position)
+
+    def _join(self, effect: session.Attach, rules: Rules, position: positions.From) -> None:
+        try:
+            self.session.admit(effect.channel)
+        except ProtocolError as error:
+            self._failed(effect.op, error, effect.channel)
+            return
+        asked = effect.frame.window
+        window = min(rules.window_default if asked is None else asked, rules.window_max)
+        attaching = Attaching(
+            effect.channel, position, window, max(1, window // 2), rules.ack_ms, rules.key_limit
+        )
+        self._joining[effect.op] = self.worker.hub.attach(
+            attaching,
+            self.link,
+            lambda subscriber, answer: self._joined(effect, rules, subscriber, answer),
+            lambda code: self._ended_by_hub(effect.channel, code),
+        )
+
+    def _joined(
+        self, effect: session.Attach, rules: Rules, subscriber: Subscriber, answer: Attached | None
+    ) -> None:
+        del self._joining[effect.op]
+        channel = effect.channel
+        error = None
+        if answer is None:
+            error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
+        elif rules.create != "publish" and not answer.exists:
+            error = ProtocolError("not_found", channel=channel)
+        if answer is None or error is not None:
+            self.worker.hub.detach(subscriber)
+            self._failed(effect.op, error or ProtocolError("internal"), channel)
+            return
+        # Attaching again moves the attachment: the old one ends here, and nothing is said about it.
+        before = self.subscribers.get(channel)
+        if before is not None:
+            self.worker.hub.detach(before)
+        self.subscribers[channel] = subscriber
+        self._perform(self.session.attached(effect.op, answer.frame, time.monotonic(), _time_ms()))
+        if answer.skipped is not None:
+            self.link.send(answer.skipped)
+        self.worker.hub.begin(subscriber)
+
+    def _end(self, channel: ChannelName) -> None:
+        subscriber = self.subscribers.pop(channel, None)
+        if subscriber is not None:
+            self.worker.hub.detach(subscriber)
+
+    def _ended_by_hub(self, channel: ChannelName, code: str) -> None:
+        self.subscribers.pop(channel, None)
+        self._perform(self.session.ended(channel, {"type": "detached", "channel": channel, "reason": code}))
+
+    def _ack(self, serials: dict[str, int]) -> None:
+        for name, serial in serials.items():
+            subscriber = self.subscribers.get(cast("ChannelName", name))
+            if subscriber is not None and not self.worker.hub.ack(subscriber, serial):
+                self.link.send(
+                    ProtocolError(
+                        "bad_ack", f"Serial {serial} was never sent on this attachment.", channel=name
+                    ).frame()
+                )
+
+    # ------------------------------------------------------------------ history
+
+    def _history(self, effect: session.History) -> None:
+        self._authorize(
+            effect.channel,
+            "history",
+            lambda rules: self._read_page(effect, rules),
+            lambda error: self._failed(effect.op, error, effect.channel),
+        )
+
+    def _read_page(self, effect: session.History, rules: Rules) -> None:
+        frame = effect.frame
+        self.worker.reader.page(
+            effect.channel,
+            frame.before,
+            frame.after,
+            HISTORY_DEFAULT if frame.limit is None else frame.limit,
+            lambda page: self._page_read(effect, page),
+        )
+
+    def _page_read(self, effect: session.History, page: Page | None) -> None:
+        if self._gone:
+            return
+        if page is None:
+            error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
+            self._failed(effect.op, error, effect.channel)
+            return
+        answer: dict[str, object] = {
+            "type": "history",
+            "channel": effect.channel,
+            "epoch": page.epoch,
+            "oldest": page.oldest,
+            "head": page.head,
+            # Spliced as they are stored: nobody parses a page on its way.
+            "messages": [msgspec.Raw(envelope.encode()) for envelope in page.messages],
+            "more": page.more,
+        }
+        if page.skipped is not None:
+            answer["skipped"] = {
+                "from": page.skipped.first,
+                "to": page.skipped.last,
+                "reason": page.skipped.reason,
+            }
+        self._perform(self.session.done(effect.op, answer, time.monotonic(), _time_ms()))
+
+    # ------------------------------------------------------------------ liveness
+
+    def _congested(self) -> None:
+        for subscriber in self.subscribers.values():
+            self.worker.hub.pause(subscriber)
+
+    def _drained(self) -> None:
+        for subscriber in list(self.subscribers.values()):
+            self.worker.hub.drained(subscriber)
+
+    def pulse(self, now: float) -> None:
+        """Looks after the connection, about once a second: what is due, heartbeat, dead sockets (§8)."""
+        deadline = self.session.deadline
+        if deadline is not None and now >= deadline:
+            self._perform(self.session.wake(now))
+        heartbeat_s = settings.HEARTBEAT_MS / 1000
+        if self.session.state is State.READY and now - self.link.sent_at >= heartbeat_s:
+            self.link.send({"type": "heartbeat"})
+        if self._pinged_at is not None:
+            if now - self._pinged_at > PING_ANSWER_S:
+                self.link.abort()
+        elif now - self.heard_at >= 2 * heartbeat_s and self.link.ping():
+            self._pinged_at = now
+        waiting, taken = self.link.waiting_bytes, self.link.taken_bytes
+        if not waiting or taken != self._taken[0]:
+            self._taken = (taken, now)
+        elif now - self._taken[1] > 2 * heartbeat_s:
+            # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
+            self._close(4410, "slow")
+
+
+def _not_served(what: str, channel: ChannelName) -> ProtocolError:
+    return ProtocolError(
+        "forbidden", f"{what} are not served here.", remedy="Do without them on this server.", channel=channel
+    )
+
+
+def _time_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _session_settings(worker: Worker) -> SessionSettings:
+    return SessionSettings(
+        heartbeat_ms=settings.HEARTBEAT_MS,
+        max_frame_bytes=settings.MAX_FRAME_BYTES,
+        max_message_bytes=settings.MAX_MESSAGE_BYTES,
+        max_attachments=settings.MAX_ATTACHMENTS,
+        auth_timeout_s=settings.AUTH_TIMEOUT_MS / 1000,
+        leeway_s=settings.TOKEN_LEEWAY_S,
+        idle_s=settings.IDLE_MS / 1000,
+        publishes_most=settings.INFLIGHT_PUBLISHES_MAX,
+        backlog_most=settings.BACKLOG_FRAMES,
+        worker=worker.name,
+    )

@@ -1,0 +1,80 @@
+"""The WebSocket shell: a Channels consumer that accepts or refuses, and then only feeds its `Connection`.
+
+It is a consumer so that it stands in Channels' routing like any other, but takes nothing else of the base class: no
+channel-layer channel per connection, no dispatch (which closes database connections in a thread for every message).
+Where the server offers the socket itself, frames do not pass through ASGI's queue at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from realtime import handshake, worker
+from realtime.conf import settings
+from realtime.connection import Connection
+from realtime.links import AsgiLink, Send, SocketLink
+
+logger = logging.getLogger(__name__)
+
+SOCKET = "seriatim.socket"
+"""The extension by which our server offers the socket; see realtime.server.protocol."""
+
+DENIAL = "websocket.http.response"
+
+
+class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typed
+    """Serves the wire contract on one WebSocket."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        judged = handshake.check(scope["headers"], scope.get("subprotocols") or ())
+        if isinstance(judged, handshake.Refused):
+            await _refuse(scope, send, judged)
+            return
+        running = worker.ensure()
+        await running.ready.wait()
+        socket = (scope.get("extensions") or {}).get(SOCKET)
+        link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES) if socket is None else SocketLink(socket)
+        connection = Connection(running, link)
+        try:
+            if socket is not None:
+                socket.on_text = connection.receive_text
+                socket.on_binary = connection.receive_binary
+                socket.on_heard = connection.heard
+            await send({"type": "websocket.accept", "subprotocol": judged.subprotocol})
+            if judged.cookie is not None:
+                connection.open_with_cookie(judged.cookie)
+            else:
+                connection.open(judged.token)
+            await _feed(connection, receive)
+        finally:
+            connection.gone()
+            if isinstance(link, AsgiLink):
+                link.stop()
+
+
+async def _feed(connection: Connection, receive: Any) -> None:
+    """Gives the connection what comes through ASGI, until it is gone."""
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text is not None:
+            connection.receive_text(text)
+        else:
+            connection.receive_binary()
+        await connection.readable()
+
+
+async def _refuse(scope: dict[str, Any], send: Send, refused: handshake.Refused) -> None:
+    if DENIAL not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": f"{DENIAL}.start", "status": refused.status, "headers": headers})
+    await send({"type": f"{DENIAL}.body", "body": refused.text.encode()})

@@ -1,0 +1,131 @@
+"""Immutable pieces of logs, shared by all who read there.
+
+A block holds consecutive frames of one log out of `BLOCK_MESSAGES` serials. Many subscribers behind at one place share
+one read and one encoding of it. The cache is bounded in bytes, whatever the number of channels and readers; the least
+recently used block goes first. Pure.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Protocol
+
+PAYLOADS_MOST = 4
+"""Encoded slices kept per block: readers that start together stay together, so few slices serve nearly all."""
+
+FRAME_OVERHEAD_BYTES = 120
+"""What a frame costs beside its text: the string object, its place in the list, its size."""
+
+
+class Encoding(Protocol):
+    """How frames become what one transport writes. One instance per encoding and process: it is a key."""
+
+    name: str
+
+    def encode(self, frames: Sequence[str]) -> object:
+        """The frames, joined for one write."""
+        ...
+
+
+def size_bytes(frame: str) -> int:
+    """Bytes of a frame in UTF-8."""
+    return len(frame) if frame.isascii() else len(frame.encode())
+
+
+class Block:
+    """Frames of serials first, first + 1, …; it grows only at its end."""
+
+    __slots__ = ("_payloads", "bytes", "first", "frames", "sizes")
+
+    def __init__(self, first: int, frames: Sequence[str]) -> None:
+        self.first = first
+        self.frames: list[str] = []
+        self.sizes = array("I")
+        self.bytes = 0
+        self._payloads: OrderedDict[tuple[Encoding, int, int], object] = OrderedDict()
+        self.extend(frames)
+
+    @property
+    def next(self) -> int:
+        """The serial behind the last one here."""
+        return self.first + len(self.frames)
+
+    def extend(self, frames: Sequence[str]) -> int:
+        """Adds the frames that follow; returns by how many bytes the block grew."""
+        sizes = array("I", [size_bytes(frame) for frame in frames])
+        self.frames.extend(frames)
+        self.sizes.extend(sizes)
+        grown = sum(sizes) + FRAME_OVERHEAD_BYTES * len(sizes)
+        self.bytes += grown
+        return grown
+
+    def payload(self, encoding: Encoding, start: int, end: int) -> object:
+        """Frames[start:end] in this encoding; the same object for all who ask for the same slice."""
+        key = (encoding, start, end)
+        payload = self._payloads.get(key)
+        if payload is None:
+            payload = self._payloads[key] = encoding.encode(self.frames[start:end])
+            if len(self._payloads) > PAYLOADS_MOST:
+                self._payloads.popitem(last=False)
+        return payload
+
+
+LogKey = Hashable
+"""What names one log in one epoch: blocks of an epoch that ended must never serve the next."""
+
+
+class BlockCache:
+    """Blocks by log and number, at most `most_bytes` of them (frames and their overhead; payloads come on top, a few
+    slices a block)."""
+
+    def __init__(self, most_bytes: int, block_messages: int) -> None:
+        self.most_bytes = most_bytes
+        self.block_messages = block_messages
+        self.bytes = 0
+        self._blocks: OrderedDict[tuple[LogKey, int], Block] = OrderedDict()
+
+    def number_of(self, serial: int) -> int:
+        return (serial - 1) // self.block_messages
+
+    def last_of(self, serial: int) -> int:
+        """The last serial of the block that `serial` belongs to."""
+        return (self.number_of(serial) + 1) * self.block_messages
+
+    def find(self, log: LogKey, serial: int) -> Block | None:
+        """The block that holds `serial`, or None."""
+        key = (log, self.number_of(serial))
+        block = self._blocks.get(key)
+        if block is None or not block.first <= serial < block.next:
+            return None
+        self._blocks.move_to_end(key)
+        return block
+
+    def add(self, log: LogKey, first: int, frames: Sequence[str]) -> None:
+        """Keeps frames of consecutive serials, heard or read; what a block has already stays as it is."""
+        at = 0
+        while at < len(frames):
+            serial = first + at
+            count = min(len(frames) - at, self.last_of(serial) - serial + 1)
+            self._add(log, serial, frames[at : at + count] if count < len(frames) else frames)
+            at += count
+        while self.bytes > self.most_bytes and self._blocks:
+            self.bytes -= self._blocks.popitem(last=False)[1].bytes
+
+    def _add(self, log: LogKey, first: int, frames: Sequence[str]) -> None:
+        key = (log, self.number_of(first))
+        block = self._blocks.get(key)
+        if block is not None and block.first <= first <= block.next:
+            fresh = frames[block.next - first :]
+            if fresh:
+                self.bytes += block.extend(fresh)
+        else:
+            earlier = block
+            block = self._blocks[key] = Block(first, frames)
+            if earlier is not None:
+                self.bytes -= earlier.bytes
+                if first < earlier.first <= block.next:
+                    block.extend(earlier.frames[block.next - earlier.first :])
+            self.bytes += block.bytes
+        self._blocks.move_to_end(key)

@@ -1,0 +1,896 @@
+"""The hub: one per worker. It knows who follows which channel here, and gives each what comes next in its log.
+
+Theory of operation
+-------------------
+A followed channel has an `Ordering`: the serial that was passed on here last, and what is held behind a hole. A
+subscriber is a position. Those whose position is the channel's stand in a *level set*, one per encoding; a message costs
+them two comparisons and one write of a payload that was encoded once. Everybody else is *behind* and reads the log from
+his position through a shared cache of blocks, until he is level again. Whatever goes wrong (an announcement lost, a hole
+that stays, a window that fills, a socket that takes nothing, a worker that was away) ends in the same thing: a position
+that is behind. There is no second path.
+
+What a subscriber is told about the log itself (skipped, another epoch) is decided only by bounds read from the primary.
+
+The hub runs on one event loop, calls nothing that blocks and awaits nothing: reads are asked for with a callback
+(`LogReader`), so that tests can drive it with a loop and a log of their own. It must not know Channels, sockets or
+frames' contents. See docs/explanation/delivery.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from realtime.delivery import recovery
+from realtime.delivery.blocks import BlockCache, Encoding, size_bytes
+from realtime.delivery.ordering import Ordering
+from realtime.delivery.recovery import Bounds, Plan, Skip
+from realtime.delivery.window import UNBOUNDED, Acked, Window
+from realtime.log.types import LogState, News
+from realtime.protocol import positions
+from realtime.protocol.names import ChannelName
+
+logger = logging.getLogger(__name__)
+
+LEDGER_MESSAGES = 4096
+"""Sizes of frames remembered per channel for windows of level subscribers; no window may be larger."""
+
+EARLY_NEWS_MOST = 64
+"""Announcements kept while a channel's state is read; what is beyond it is read from the log."""
+
+STEPS_A_TURN = 128
+"""Catch-up writes in one turn of the loop, so that acks, accepts and heartbeats get theirs."""
+
+BOUNDS_FRESH_S = 0.02
+"""How old bounds may be when a reader behind is served: retention that was told before his ack must be seen by him."""
+
+RETRY_S = 0.25
+"""Pause before a failed read is asked again."""
+
+
+class Sink(Protocol):
+    """Where a subscriber's frames go: one connection's outgoing side.
+
+    Both calls return at once; what the socket does not take is buffered by the sink, which sets `congested` when that
+    is over its mark and later has `Hub.drained` called for its subscribers.
+    """
+
+    encoding: Encoding
+    congested: bool
+
+    def write(self, payload: object) -> None:
+        """Sends what `encoding.encode` made."""
+
+    def send(self, frame: dict[str, object]) -> None:
+        """Sends a frame for this connection alone."""
+
+
+Rows = tuple[list[tuple[int, str]], LogState]
+"""Rows (serial, envelope) in order, and the state of their log as it was after they were read: what is missing among
+them, and of which epoch they are, is explained only by that."""
+
+
+class Reader(Protocol):
+    """Reads of the log, asked for with a callback that is called on the loop; None says that the read failed.
+
+    A read begins after it was asked for, never earlier; equal wishes may share one.
+    """
+
+    def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None: ...
+
+    def states(
+        self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]
+    ) -> None: ...
+
+    def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None: ...
+
+    def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None: ...
+
+    def snapshot(
+        self, channel_id: int, key_limit: int, done: Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]
+    ) -> None: ...
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What the hub needs of an event loop; asyncio's fits."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[..., object], *args: object) -> object: ...
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Timer: ...
+
+
+class Following(Protocol):
+    """Told which channels have followers here, so that the backplane listens to them."""
+
+    def follow(self, channel: ChannelName) -> None: ...
+    def unfollow(self, channel: ChannelName) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """Times in seconds, sizes in bytes; the defaults and their reasons are in realtime.conf."""
+
+    hold_s: float = 0.03
+    sweep_grace_s: float = 0.25
+    linger_s: float = 5.0
+    window_bytes: int = 1 << 20
+    block_messages: int = 64
+    cache_bytes: int = 32 << 20
+
+
+class Mode(Enum):
+    JOINING = "joining"
+    """Its attach is being answered."""
+    LEVEL = "level"
+    """In a level set: its position is the channel's."""
+    BEHIND = "behind"
+    """Reading on: scheduled, or waiting for a read."""
+    WAITING = "waiting"
+    """Its window is full or its socket takes nothing: costs nothing until it acks or drains."""
+    AHEAD = "ahead"
+    """It attached at a head that this worker has not heard of yet."""
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Attaching:
+    """What an attach asks for, authorised and parsed."""
+
+    channel: ChannelName
+    position: positions.From
+    window: int
+    ack_every: int
+    ack_ms: int
+    key_limit: int
+
+
+class Subscriber:
+    """One attachment: a position in a channel, its window and its sink."""
+
+    __slots__ = (
+        "attaching",
+        "byte_limit",
+        "followed",
+        "limit",
+        "mode",
+        "on_end",
+        "position",
+        "queued",
+        "sink",
+        "snapshot",
+        "window",
+    )
+
+    def __init__(self, attaching: Attaching, sink: Sink, followed: Followed, on_end: Callable[[str], None]) -> None:
+        self.attaching = attaching
+        self.sink = sink
+        self.followed = followed
+        self.on_end = on_end
+        """Called when the hub ends the attachment by itself, with an error code."""
+        self.mode = Mode.JOINING
+        self.position = 0
+        self.window = Window(0, 0, 0)
+        self.limit = 0
+        self.byte_limit = 0
+        self.queued = False
+        self.snapshot: deque[str] | None = None
+
+    def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
+        """The `attached` frame; the caller adds `ref` when it answers a request."""
+        return {
+            "type": "attached",
+            "channel": self.attaching.channel,
+            "epoch": epoch,
+            "serial": serial,
+            "head": head,
+            "resumed": resumed,
+            "window": self.attaching.window,
+            "ack_every": self.attaching.ack_every,
+            "ack_ms": self.attaching.ack_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The answer to an attach: what to tell the client before `Hub.begin`."""
+
+    frame: dict[str, object]
+    skipped: dict[str, object] | None
+    exists: bool
+    """Whether there is such a channel: one that was never published to may still wait for an operator to create it."""
+
+
+class Followed:
+    """One channel with followers on this worker."""
+
+    __slots__ = (
+        "ahead",
+        "bounds",
+        "bounds_at",
+        "bytes_sent",
+        "channel_id",
+        "early",
+        "epoch",
+        "hole_timer",
+        "ledger",
+        "ledger_first",
+        "levels",
+        "linger_timer",
+        "name",
+        "order",
+        "subscribers",
+    )
+
+    def __init__(self, name: ChannelName) -> None:
+        self.name = name
+        self.channel_id: int | None = None
+        self.epoch: str | None = None
+        self.order: Ordering | None = None
+        self.bounds = Bounds(None, 1, 0)
+        self.bounds_at = float("-inf")
+        self.levels: dict[Encoding, dict[Subscriber, None]] = {}
+        self.subscribers: set[Subscriber] = set()
+        self.ahead: set[Subscriber] = set()
+        self.bytes_sent = 0
+        self.ledger = array("I")
+        """Sizes of the frames passed on last, ending at the ordering's position."""
+        self.ledger_first = 1
+        self.early: list[News] = []
+        """News heard before the log was read."""
+        self.hole_timer: Timer | None = None
+        self.linger_timer: Timer | None = None
+
+    @property
+    def log_key(self) -> tuple[int | None, str | None]:
+        return (self.channel_id, self.epoch)
+
+    def restart_ledger(self, position: int) -> None:
+        self.ledger = array("I")
+        self.ledger_first = position + 1
+
+
+class Hub:
+    """Order, holes, fan-out and catching up for one worker. Every method runs on the loop's thread."""
+
+    def __init__(self, loop: Loop, reader: Reader, following: Following, settings: HubSettings) -> None:
+        self._loop = loop
+        self._reader = reader
+        self._following = following
+        self._settings = settings
+        self._channels: dict[ChannelName, Followed] = {}
+        self._blocks = BlockCache(settings.cache_bytes, settings.block_messages)
+        self._loading: dict[tuple[object, int], list[Subscriber]] = {}
+        self._ready: deque[Subscriber] = deque()
+        self._running = False
+        self.counts = {"delivered": 0, "payloads": 0, "holes": 0, "healed": 0, "duplicates": 0, "blocks_read": 0}
+        """Totals since start, for metrics and for tests that must know that a fault really hit."""
+
+    # ------------------------------------------------------------------ attachments
+
+    def attach(
+        self,
+        attaching: Attaching,
+        sink: Sink,
+        done: Callable[[Subscriber, Attached | None], None],
+        on_end: Callable[[str], None],
+    ) -> Subscriber:
+        """Attaches `sink`; `done(subscriber, answer)` is called once, unless the subscriber is detached before.
+
+        The answer rests on a read begun after this call; None says that the database is away. After telling the
+        client the answer, the caller must call `begin`.
+        """
+        followed = self._follow(attaching.channel)
+        subscriber = Subscriber(attaching, sink, followed, on_end)
+        followed.subscribers.add(subscriber)
+        self._reader.state(attaching.channel, lambda state: self._plan(subscriber, state, done))
+        return subscriber
+
+    def begin(self, subscriber: Subscriber) -> None:
+        """Starts delivery, after the client was told."""
+        if subscriber.mode is Mode.JOINING:
+            subscriber.mode = Mode.BEHIND
+            self._step(subscriber)
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Ends an attachment: nothing more is written for it. Idempotent."""
+        if subscriber.mode is Mode.GONE:
+            return
+        followed = subscriber.followed
+        self._leave_level(subscriber)
+        subscriber.mode = Mode.GONE
+        followed.ahead.discard(subscriber)
+        followed.subscribers.discard(subscriber)
+        if not followed.subscribers:
+            followed.linger_timer = self._loop.call_later(self._settings.linger_s, self._forget, followed)
+
+    def ack(self, subscriber: Subscriber, serial: int) -> bool:
+        """Everything through `serial` is processed; False when that acknowledges what was never sent."""
+        window = subscriber.window
+        if subscriber.mode is Mode.LEVEL:
+            self._settle(subscriber)
+        result = window.ack_through(serial)
+        if result is Acked.ADVANCED:
+            if subscriber.mode is Mode.LEVEL:
+                subscriber.limit = window.limit
+                subscriber.byte_limit = subscriber.followed.bytes_sent + window.room_bytes
+            elif subscriber.mode is Mode.WAITING:
+                subscriber.mode = Mode.BEHIND
+                self._schedule(subscriber)
+        return result is not Acked.BEYOND
+
+    def pause(self, subscriber: Subscriber) -> None:
+        """Its sink is congested: leaves the level set until `drained`."""
+        if subscriber.mode is Mode.LEVEL:
+            self._leave_level(subscriber)
+            subscriber.mode = Mode.WAITING
+
+    def drained(self, subscriber: Subscriber) -> None:
+        """Its sink takes frames again."""
+        if subscriber.mode is Mode.WAITING:
+            subscriber.mode = Mode.BEHIND
+            self._schedule(subscriber)
+
+    def occupancy(self, channel: ChannelName) -> int:
+        """Attachments to the channel on this worker."""
+        followed = self._channels.get(channel)
+        return len(followed.subscribers) if followed else 0
+
+    def subscribers(self, channel: ChannelName) -> list[Subscriber]:
+        followed = self._channels.get(channel)
+        return list(followed.subscribers) if followed else []
+
+    @property
+    def channels(self) -> Iterable[ChannelName]:
+        return self._channels.keys()
+
+    # ------------------------------------------------------------------ news
+
+    def hear(self, news: News) -> None:
+        """Committed messages of a channel, from this worker's writer or from another worker. May lie about nothing but
+        completeness and order: what it says was committed, was."""
+        followed = self._channels.get(news.channel)
+        if followed is None:
+            return
+        last = news.first + len(news.frames) - 1
+        order = followed.order
+        if order is None or news.epoch != followed.epoch:
+            # Not known yet, or another epoch: only a read of the log decides which, and this news waits for it.
+            self._keep_early(followed, news)
+            return
+        if last <= order.position:
+            self.counts["duplicates"] += 1
+            return
+        fresh = order.offer(news.first, news.frames)
+        if fresh:
+            self._deliver(followed, fresh)
+        self._mind_hole(followed)
+
+    def hear_of(self, channel: ChannelName, epoch: str | None, head: int, grace_s: float | None = None) -> None:
+        """The channel's log is known to reach `head`. It is read when its frames stay away for `grace_s`."""
+        followed = self._channels.get(channel)
+        if followed is None or followed.order is None or epoch is None:
+            return
+        if epoch != followed.epoch:
+            self._ask(followed)
+            return
+        followed.order.hear_of(head)
+        self._mind_hole(followed, grace_s)
+
+    def sweep(self) -> None:
+        """Compares every followed channel with the log; what is unreached a grace later is read from it."""
+        names = [name for name, followed in self._channels.items() if followed.order is not None]
+        if names:
+            self._reader.states(names, self._swept)
+
+    # ------------------------------------------------------------------ following
+
+    def _follow(self, channel: ChannelName) -> Followed:
+        followed = self._channels.get(channel)
+        if followed is None:
+            followed = self._channels[channel] = Followed(channel)
+            self._following.follow(channel)
+        if followed.linger_timer is not None:
+            followed.linger_timer.cancel()
+            followed.linger_timer = None
+        return followed
+
+    def _forget(self, followed: Followed) -> None:
+        if followed.subscribers or self._channels.get(followed.name) is not followed:
+            return
+        if followed.hole_timer is not None:
+            followed.hole_timer.cancel()
+        del self._channels[followed.name]
+        self._following.unfollow(followed.name)
+
+    # ------------------------------------------------------------------ attaching
+
+    def _plan(
+        self,
+        subscriber: Subscriber,
+        state: LogState | None,
+        done: Callable[[Subscriber, Attached | None], None],
+    ) -> None:
+        if subscriber.mode is Mode.GONE:
+            return
+        if state is None:
+            done(subscriber, None)
+            return
+        followed = subscriber.followed
+        self._learn(followed, state)
+        bounds = followed.bounds
+        match subscriber.attaching.position:
+            case positions.Resume(epoch=epoch, serial=serial):
+                plan = recovery.resume(epoch, serial, bounds)
+            case positions.Rewind(count=count):
+                plan = recovery.rewind(count, bounds)
+            case positions.Start():
+                plan = recovery.start(bounds)
+            case positions.Since(time_ms=time_ms):
+                if state.channel_id is not None:
+                    self._reader.since(
+                        state, time_ms, lambda serial: self._plan_since(subscriber, state, serial, done)
+                    )
+                    return
+                plan = recovery.head(bounds)
+            case positions.Latest():
+                if state.channel_id is not None:
+                    self._reader.snapshot(
+                        state.channel_id,
+                        subscriber.attaching.key_limit,
+                        lambda found: self._plan_snapshot(subscriber, found, done),
+                    )
+                    return
+                subscriber.snapshot = deque()
+                plan = recovery.head(bounds)
+            case _:
+                plan = recovery.head(bounds)
+        self._answer(subscriber, plan, bounds, done)
+
+    def _plan_since(
+        self,
+        subscriber: Subscriber,
+        state: LogState,
+        serial: int | None,
+        done: Callable[[Subscriber, Attached | None], None],
+    ) -> None:
+        if subscriber.mode is Mode.GONE:
+            return
+        if serial is None:
+            done(subscriber, None)
+            return
+        bounds = Bounds(state.epoch, state.oldest, state.head)
+        self._answer(subscriber, Plan(max(serial, bounds.oldest - 1)), bounds, done)
+
+    def _plan_snapshot(
+        self,
+        subscriber: Subscriber,
+        found: tuple[LogState, list[tuple[int, str]]] | None,
+        done: Callable[[Subscriber, Attached | None], None],
+    ) -> None:
+        if subscriber.mode is Mode.GONE:
+            return
+        if found is None:
+            done(subscriber, None)
+            return
+        state, rows = found
+        self.hear_of(subscriber.followed.name, state.epoch, state.head)
+        subscriber.snapshot = deque(frame[:-1] + ',"snapshot":true}' for _, frame in rows)
+        bounds = Bounds(state.epoch, state.oldest, state.head)
+        self._answer(subscriber, recovery.head(bounds), bounds, done)
+
+    def _answer(
+        self,
+        subscriber: Subscriber,
+        plan: Plan,
+        bounds: Bounds,
+        done: Callable[[Subscriber, Attached | None], None],
+    ) -> None:
+        if bounds.epoch != subscriber.followed.epoch:
+            # The log became another while this was worked out: from the beginning, with what it is now.
+            subscriber.snapshot = None
+            self._reader.state(subscriber.followed.name, lambda state: self._plan(subscriber, state, done))
+            return
+        subscriber.position = plan.serial
+        subscriber.window = Window(subscriber.attaching.window, self._settings.window_bytes, plan.serial)
+        frame = subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, plan.resumed)
+        skipped = None if plan.skip is None else self._skipped_frame(subscriber.followed.name, bounds.epoch, plan.skip)
+        done(subscriber, Attached(frame, skipped, subscriber.followed.channel_id is not None))
+
+    @staticmethod
+    def _skipped_frame(channel: ChannelName, epoch: str | None, skip: Skip) -> dict[str, object]:
+        return {
+            "type": "skipped",
+            "channel": channel,
+            "epoch": epoch,
+            "from": skip.first,
+            "to": skip.last,
+            "reason": skip.reason,
+        }
+
+    # ------------------------------------------------------------------ what the log says
+
+    def _learn(self, followed: Followed, state: LogState) -> None:
+        """Takes in a state read from the primary. Reads of states answer in the order they began, so the last word on
+        the epoch is the newest; heads may be older than what was heard since, and only grow."""
+        followed.bounds_at = self._loop.time()
+        followed.channel_id = state.channel_id
+        bounds = Bounds(state.epoch, state.oldest, state.head)
+        if followed.order is None:
+            followed.epoch, followed.bounds = state.epoch, bounds
+            followed.order = Ordering(state.head)
+            followed.restart_ledger(state.head)
+        elif state.epoch == followed.epoch:
+            known = followed.bounds
+            followed.bounds = Bounds(state.epoch, max(known.oldest, state.oldest), max(known.head, state.head))
+        elif followed.epoch is None and followed.order.position == 0:
+            self._begin_epoch(followed, bounds)
+        else:
+            self._change_epoch(followed, bounds)
+        self._replay_early(followed)
+        followed.order.hear_of(state.head)
+        self._mind_hole(followed)
+
+    def _keep_early(self, followed: Followed, news: News) -> None:
+        """Keeps news until the log was read; the hole it leaves, if it is too much, is found then."""
+        if followed.order is not None and not followed.early:
+            self._ask(followed)
+        if len(followed.early) < EARLY_NEWS_MOST:
+            followed.early.append(news)
+
+    def _replay_early(self, followed: Followed) -> None:
+        """Passes on the news that waited for this read; what is of another epoch even now is of one that ended."""
+        early, followed.early = followed.early, []
+        for news in early:
+            if news.epoch == followed.epoch:
+                self.hear(news)
+
+    def _begin_epoch(self, followed: Followed, bounds: Bounds) -> None:
+        """A log begins under those who waited at (null, 0): they learn its epoch before its first message."""
+        followed.epoch = bounds.epoch
+        followed.bounds = bounds
+        for subscriber in followed.subscribers:
+            if subscriber.mode is not Mode.JOINING:
+                subscriber.sink.send(subscriber.attached_frame(bounds.epoch, 0, bounds.head, resumed=True))
+
+    def _change_epoch(self, followed: Followed, bounds: Bounds) -> None:
+        """The log is another: everybody here is told and starts at its beginning."""
+        for subscriber in list(followed.subscribers):
+            self._leave_level(subscriber)
+        followed.epoch = bounds.epoch
+        followed.bounds = bounds
+        followed.order = Ordering(bounds.head)
+        followed.restart_ledger(bounds.head)
+        followed.ahead.clear()
+        if followed.hole_timer is not None:
+            followed.hole_timer.cancel()
+            followed.hole_timer = None
+        plan = Plan(bounds.oldest - 1, Skip(None, None, "epoch"))
+        for subscriber in list(followed.subscribers):
+            if subscriber.mode is Mode.JOINING:
+                continue
+            subscriber.position = plan.serial
+            subscriber.snapshot = None
+            subscriber.window.restart(plan.serial)
+            subscriber.sink.send(subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, resumed=False))
+            subscriber.sink.send(self._skipped_frame(followed.name, bounds.epoch, plan.skip or Skip(None, None, "epoch")))
+            subscriber.mode = Mode.BEHIND
+            self._schedule(subscriber)
+
+    def _ask(self, followed: Followed) -> None:
+        """Asks the primary what the log is; a failed read is asked again while somebody follows."""
+        self._reader.state(followed.name, lambda state: self._asked(followed, state))
+
+    def _asked(self, followed: Followed, state: LogState | None) -> None:
+        if self._channels.get(followed.name) is not followed:
+            return
+        if state is None:
+            self._loop.call_later(RETRY_S, self._ask, followed)
+        else:
+            self._learn(followed, state)
+
+    def _refresh_bounds(self, subscriber: Subscriber, state: LogState | None) -> None:
+        """The bounds that a subscriber behind waited for."""
+        if state is None:
+            self._loop.call_later(RETRY_S, self._schedule, subscriber)
+        else:
+            self._learn(subscriber.followed, state)
+            self._schedule(subscriber)
+
+    def _swept(self, states: dict[ChannelName, LogState] | None) -> None:
+        for name, state in (states or {}).items():
+            followed = self._channels.get(name)
+            if followed is None or followed.order is None:
+                continue
+            if state.epoch != followed.epoch:
+                # Perhaps only older than what was learnt since: a read of its own decides.
+                self._ask(followed)
+            elif state.head > followed.order.position:
+                followed.order.hear_of(state.head)
+                self._mind_hole(followed, self._settings.sweep_grace_s)
+
+    # ------------------------------------------------------------------ holes
+
+    def _mind_hole(self, followed: Followed, grace_s: float | None = None) -> None:
+        """Starts or stops the wait for what is missing; when it stays missing, the log is read."""
+        order = followed.order
+        if order is None:
+            return
+        if not order.hole:
+            if followed.hole_timer is not None:
+                followed.hole_timer.cancel()
+                followed.hole_timer = None
+        elif followed.hole_timer is None:
+            grace = self._settings.hold_s if grace_s is None else grace_s
+            followed.hole_timer = self._loop.call_later(grace, self._hole_stays, followed, order.position)
+
+    def _hole_stays(self, followed: Followed, position: int) -> None:
+        followed.hole_timer = None
+        order = followed.order
+        if order is None or not order.hole or self._channels.get(followed.name) is not followed:
+            return
+        if order.position != position:
+            # What was missing then has come; this hole is younger.
+            self._mind_hole(followed)
+            return
+        self.counts["holes"] += 1
+        self._jump(followed, order)
+
+    def _jump(self, followed: Followed, order: Ordering) -> None:
+        """Reads what is missing: everybody who is level falls behind and reads on from the log."""
+        fallen = [subscriber for level in followed.levels.values() for subscriber in level]
+        for subscriber in fallen:
+            self._leave_level(subscriber)
+            subscriber.mode = Mode.BEHIND
+        self.counts["healed"] += order.top - order.position
+        order.jump()
+        followed.restart_ledger(order.position)
+        for subscriber in fallen:
+            self._schedule(subscriber)
+        self._release_ahead(followed)
+
+    # ------------------------------------------------------------------ delivery
+
+    def _deliver(self, followed: Followed, frames: Iterable[str]) -> None:
+        """Gives frames, next in order, to all who are level."""
+        order = followed.order
+        assert order is not None
+        frames = list(frames)
+        last = order.position
+        first = last - len(frames) + 1
+        sizes = array("I", [size_bytes(frame) for frame in frames])
+        before_last = followed.bytes_sent + sum(sizes[:-1])
+        followed.bytes_sent = before_last + sizes[-1]
+        self._blocks.add(followed.log_key, first, frames)
+        fallen: list[Subscriber] = []
+        for encoding, level in followed.levels.items():
+            if not level:
+                continue
+            payload = encoding.encode(frames)
+            self.counts["payloads"] += len(level)
+            for subscriber in level:
+                if last <= subscriber.limit and before_last < subscriber.byte_limit:
+                    subscriber.sink.write(payload)
+                else:
+                    fallen.append(subscriber)
+        self.counts["delivered"] += len(frames)
+        # Those whose window had no room for all of this take what fits from the block just kept.
+        for subscriber in fallen:
+            self._leave_level(subscriber, first - 1)
+            subscriber.mode = Mode.BEHIND
+        followed.ledger.extend(sizes)
+        if len(followed.ledger) > 2 * LEDGER_MESSAGES:
+            cut = len(followed.ledger) - LEDGER_MESSAGES
+            del followed.ledger[:cut]
+            followed.ledger_first += cut
+        for subscriber in fallen:
+            self._step(subscriber)
+        self._release_ahead(followed)
+
+    def _release_ahead(self, followed: Followed) -> None:
+        if followed.ahead and followed.order is not None:
+            position = followed.order.position
+            for subscriber in [sub for sub in followed.ahead if sub.position <= position]:
+                followed.ahead.discard(subscriber)
+                subscriber.mode = Mode.BEHIND
+                self._step(subscriber)
+
+    def _settle(self, subscriber: Subscriber, position: int | None = None) -> None:
+        """Brings the window of a level subscriber up to the channel's position (or to `position`, just before it)."""
+        followed = subscriber.followed
+        order = followed.order
+        assert order is not None
+        through = order.position if position is None else position
+        window = subscriber.window
+        start = window.sent + 1 - followed.ledger_first
+        window.sent_through(through, followed.ledger[max(start, 0) : through + 1 - followed.ledger_first])
+        subscriber.position = through
+
+    def _leave_level(self, subscriber: Subscriber, position: int | None = None) -> None:
+        if subscriber.mode is Mode.LEVEL:
+            self._settle(subscriber, position)
+            subscriber.followed.levels[subscriber.sink.encoding].pop(subscriber, None)
+            subscriber.mode = Mode.WAITING
+
+    def _enter_level(self, subscriber: Subscriber) -> None:
+        window = subscriber.window
+        subscriber.limit = window.limit
+        subscriber.byte_limit = subscriber.followed.bytes_sent + window.room_bytes if window.size else UNBOUNDED
+        subscriber.followed.levels.setdefault(subscriber.sink.encoding, {})[subscriber] = None
+        subscriber.mode = Mode.LEVEL
+
+    # ------------------------------------------------------------------ catching up
+
+    def _schedule(self, subscriber: Subscriber) -> None:
+        if not subscriber.queued and subscriber.mode is Mode.BEHIND:
+            subscriber.queued = True
+            self._ready.append(subscriber)
+            if not self._running:
+                self._running = True
+                self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        for _ in range(min(STEPS_A_TURN, len(self._ready))):
+            subscriber = self._ready.popleft()
+            subscriber.queued = False
+            if subscriber.mode is Mode.BEHIND:
+                self._step(subscriber)
+        if self._ready:
+            self._loop.call_soon(self._run)
+        else:
+            self._running = False
+
+    def _step(self, subscriber: Subscriber) -> None:
+        """One move of a subscriber that is behind: one write, one wish, or a change of mode."""
+        followed = subscriber.followed
+        order = followed.order
+        assert order is not None
+        if subscriber.sink.congested:
+            subscriber.mode = Mode.WAITING
+            return
+        if subscriber.snapshot is not None:
+            self._send_snapshot(subscriber)
+            return
+        position = subscriber.position
+        if position > order.position:
+            subscriber.mode = Mode.AHEAD
+            followed.ahead.add(subscriber)
+            return
+        if not subscriber.window.open:
+            subscriber.mode = Mode.WAITING
+            return
+        if position == order.position:
+            self._enter_level(subscriber)
+            return
+        if self._loop.time() - followed.bounds_at > BOUNDS_FRESH_S:
+            self._reader.state(followed.name, lambda state: self._refresh_bounds(subscriber, state))
+            return
+        skip = recovery.skip_of(position, followed.bounds)
+        if skip is not None:
+            assert skip.last is not None
+            subscriber.sink.send(self._skipped_frame(followed.name, followed.epoch, skip))
+            subscriber.position = skip.last
+            subscriber.window.skip_to(skip.last)
+            self._schedule(subscriber)
+            return
+        block = self._blocks.find(followed.log_key, position + 1)
+        if block is None:
+            self._load(followed, position + 1, subscriber)
+            return
+        start = position + 1 - block.first
+        end = start + self._fit(subscriber.window, block.sizes, start, order.position - position)
+        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end))
+        subscriber.position = position + end - start
+        subscriber.window.sent_through(subscriber.position, block.sizes[start:end])
+        self.counts["payloads"] += 1
+        self._schedule(subscriber)
+
+    @staticmethod
+    def _fit(window: Window, sizes: array[int], start: int, most: int) -> int:
+        """How many frames from `start` on may be sent now: at least one, since the window is open."""
+        count = min(len(sizes) - start, most, window.limit - window.sent)
+        room = window.room_bytes
+        if room < UNBOUNDED and sum(sizes[start : start + count]) > room:
+            for taken in range(count):
+                room -= sizes[start + taken]
+                if room <= 0:
+                    return taken + 1
+        return count
+
+    def _send_snapshot(self, subscriber: Subscriber) -> None:
+        snapshot = subscriber.snapshot
+        assert snapshot is not None
+        if snapshot:
+            frames = [snapshot.popleft() for _ in range(min(len(snapshot), self._settings.block_messages))]
+            subscriber.sink.write(subscriber.sink.encoding.encode(frames))
+        if not snapshot:
+            subscriber.snapshot = None
+            subscriber.sink.send(
+                {
+                    "type": "snapshot.end",
+                    "channel": subscriber.followed.name,
+                    "epoch": subscriber.followed.epoch,
+                    "serial": subscriber.position,
+                }
+            )
+        self._schedule(subscriber)
+
+    def _load(self, followed: Followed, serial: int, subscriber: Subscriber) -> None:
+        """Reads the block of `serial`, once for all who want it."""
+        if followed.channel_id is None:
+            return
+        key = (followed.log_key, self._blocks.number_of(serial))
+        waiting = self._loading.get(key)
+        if waiting is not None:
+            waiting.append(subscriber)
+            return
+        self._loading[key] = [subscriber]
+        self.counts["blocks_read"] += 1
+        first = self._blocks.number_of(serial) * self._settings.block_messages + 1
+        known = self._blocks.find(followed.log_key, first)
+        after = known.next - 1 if known is not None and known.next <= serial else min(first, serial) - 1
+        self._reader.rows(
+            followed.channel_id,
+            after,
+            self._blocks.last_of(serial),
+            lambda found: self._loaded(followed, key, serial, found),
+        )
+
+    def _loaded(
+        self,
+        followed: Followed,
+        key: tuple[tuple[int | None, str | None], int],
+        serial: int,
+        found: Rows | None,
+    ) -> None:
+        waiting = self._loading.pop(key, [])
+        if found is None:
+            self._loop.call_later(RETRY_S, self._schedule_all, waiting)
+            return
+        rows, state = found
+        if state.epoch != key[0][1] or state.epoch != followed.epoch:
+            # The log became another meanwhile, or this answer is the older one: a read of its own decides.
+            self._ask(followed)
+            self._loop.call_later(self._settings.hold_s, self._schedule_all, waiting)
+            return
+        self._learn(followed, state)
+        run = self._consecutive(rows, serial)
+        if run:
+            self._blocks.add(key[0], run[0][0], [frame for _, frame in run])
+        elif serial >= followed.bounds.oldest:
+            self._report_hole(followed, serial, waiting)
+        self._schedule_all(waiting)
+
+    def _report_hole(self, followed: Followed, serial: int, waiting: list[Subscriber]) -> None:
+        """The log has a hole that nothing explains. Saying so beats leaving something out."""
+        logger.error("The log of %s has no message %d of %s.", followed.name, serial, followed.bounds)
+        for subscriber in waiting:
+            if subscriber.mode is Mode.BEHIND and subscriber.position + 1 == serial:
+                self.detach(subscriber)
+                subscriber.on_end("internal")
+
+    def _schedule_all(self, subscribers: list[Subscriber]) -> None:
+        for subscriber in subscribers:
+            self._schedule(subscriber)
+
+    @staticmethod
+    def _consecutive(rows: list[tuple[int, str]], serial: int) -> list[tuple[int, str]]:
+        """The rows of consecutive serials around `serial`; empty when it is not among them."""
+        index = next((i for i, (found, _) in enumerate(rows) if found == serial), None)
+        if index is None:
+            return []
+        start = index
+        while start and rows[start - 1][0] == rows[start][0] - 1:
+            start -= 1
+        end = index + 1
+        while end < len(rows) and rows[end][0] == rows[end - 1][0] + 1:
+            end += 1
+        return rows[start:end]

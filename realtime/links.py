@@ -1,0 +1,235 @@
+"""Outgoing sides of WebSocket connections: what the hub and the session write to.
+
+Two of them, with one face. `SocketLink` writes ready WebSocket frames to the socket that our server offers
+(`realtime.server.protocol`); `AsgiLink` serves every other ASGI server through `await send()`, correct and slower. Both
+return at once, watch how much waits, and know nothing of what the frames say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from realtime.delivery.blocks import Encoding
+from realtime.protocol.codec import encode
+from realtime.protocol.errors import plain_close_code
+from realtime.protocol.websocket import text_frame
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class SharedSocket(Protocol):
+    """What the server's extension offers; see realtime.server.protocol.Socket."""
+
+    on_text: Callable[[bytes], None] | None
+    on_binary: Callable[[], None] | None
+    on_heard: Callable[[], None] | None
+    on_congested: Callable[[], None] | None
+    on_drained: Callable[[], None] | None
+    buffered_bytes: int
+    taken_bytes: int
+
+    def write(self, data: bytes) -> None: ...
+    def ping(self) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class WebSocketEncoding:
+    """Frames as bytes of RFC 6455, joined for one write."""
+
+    name = "websocket"
+
+    def encode(self, frames: Sequence[str]) -> bytes:
+        if len(frames) == 1:
+            return text_frame(frames[0].encode())
+        return b"".join([text_frame(frame.encode()) for frame in frames])
+
+
+class TextsEncoding:
+    """Frames as they are, for servers that take one text at a time."""
+
+    name = "texts"
+
+    def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
+        return tuple(frames)
+
+
+WEBSOCKET = WebSocketEncoding()
+TEXTS = TextsEncoding()
+
+
+class Link(Protocol):
+    """One connection's outgoing side, and what can be known about its liveness. It is a `realtime.hub.Sink`."""
+
+    encoding: Encoding
+    congested: bool
+    sent_at: float
+    on_congested: Callable[[], None]
+    on_drained: Callable[[], None]
+
+    def write(self, payload: Any) -> None: ...
+    def send(self, frame: dict[str, object]) -> None: ...
+    def ping(self) -> bool:
+        """Sends a WebSocket ping; False where the server does that by itself."""
+        ...
+
+    def close(self, code: int, reason: str) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    @property
+    def waiting_bytes(self) -> int: ...
+    @property
+    def taken_bytes(self) -> int: ...
+
+
+def _nothing() -> None:
+    """For callbacks nobody set."""
+
+
+class SocketLink:
+    """Writes to the socket itself."""
+
+    __slots__ = ("congested", "on_congested", "on_drained", "sent_at", "socket")
+    encoding = WEBSOCKET
+
+    def __init__(self, socket: SharedSocket) -> None:
+        self.socket = socket
+        self.congested = False
+        self.sent_at = time.monotonic()
+        self.on_congested = _nothing
+        self.on_drained = _nothing
+        socket.on_congested = self._congested
+        socket.on_drained = self._drained
+
+    def write(self, payload: bytes) -> None:
+        self.sent_at = time.monotonic()
+        self.socket.write(payload)
+
+    def send(self, frame: dict[str, object]) -> None:
+        self.write(text_frame(encode(frame).encode()))
+
+    def ping(self) -> bool:
+        self.socket.ping()
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        self.socket.close(code, reason)
+
+    def abort(self) -> None:
+        self.socket.abort()
+
+    def pause_reading(self) -> None:
+        self.socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.socket.resume_reading()
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.socket.buffered_bytes
+
+    @property
+    def taken_bytes(self) -> int:
+        return self.socket.taken_bytes
+
+    def _congested(self) -> None:
+        if not self.congested:
+            self.congested = True
+            self.on_congested()
+
+    def _drained(self) -> None:
+        if self.congested:
+            self.congested = False
+            self.on_drained()
+
+
+class AsgiLink:
+    """Sends through ASGI from one task, with an outbox between.
+
+    The outbox is bounded: over `high_bytes` the link is congested, and the hub writes nothing more until it has
+    drained; answers to requests still come in, and they are bounded by the requests that are read.
+    """
+
+    encoding = TEXTS
+
+    def __init__(self, send: Send, high_bytes: int) -> None:
+        self._send = send
+        self._high_bytes = high_bytes
+        self._outbox: deque[str | tuple[int, str]] = deque()
+        self._waiting = 0
+        self._taken = 0
+        self._wake = asyncio.Event()
+        self._task = asyncio.ensure_future(self._run())
+        self._closed = False
+        self.congested = False
+        self.sent_at = time.monotonic()
+        self.on_congested: Callable[[], None] = _nothing
+        self.on_drained: Callable[[], None] = _nothing
+
+    def write(self, payload: Sequence[str]) -> None:
+        if self._closed:
+            return
+        self.sent_at = time.monotonic()
+        self._outbox.extend(payload)
+        self._waiting += sum([len(text) for text in payload])
+        self._wake.set()
+        if self._waiting > self._high_bytes and not self.congested:
+            self.congested = True
+            asyncio.get_running_loop().call_soon(self.on_congested)
+
+    def send(self, frame: dict[str, object]) -> None:
+        self.write((encode(frame),))
+
+    def ping(self) -> bool:
+        return False
+
+    def close(self, code: int, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._outbox.append((plain_close_code(code), reason))
+            self._wake.set()
+
+    def abort(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the task; what waits is dropped. For a connection that is gone."""
+        self._closed = True
+        self._task.cancel()
+
+    def pause_reading(self) -> None:
+        """The shell itself takes one frame after the other out of ASGI's queue here."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting
+
+    @property
+    def taken_bytes(self) -> int:
+        return self._taken
+
+    async def _run(self) -> None:
+        while True:
+            while self._outbox:
+                item = self._outbox.popleft()
+                if isinstance(item, tuple):
+                    await self._send({"type": "websocket.close", "code": item[0], "reason": item[1]})
+                    return
+                await self._send({"type": "websocket.send", "text": item})
+                self._waiting -= len(item)
+                self._taken += len(item)
+            if self.congested:
+                self.congested = False
+                self.on_drained()
+            self._wake.clear()
+            await self._wake.wait()

@@ -1,0 +1,214 @@
+"""The door: every publish enters here, whatever brought it (WebSocket, REST, admin, an application, a shell).
+
+Authorise, limit, fill in ids, hand to the log. In a process with a worker its writer makes the rounds; elsewhere the
+caller makes one himself. Announcing follows from the commit (`realtime.worker`) and is nobody's business here.
+See docs/how-to/publish-from-python.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from django.db import connections
+
+from realtime import authorization, worker
+from realtime.conf import settings
+from realtime.delivery.blocks import size_bytes
+from realtime.delivery.bucket import TokenBucket
+from realtime.log.rounds import run_round_now
+from realtime.log.types import Append, Published
+from realtime.namespaces import Rules, rules_for
+from realtime.protocol.codec import canonical
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.messages import DEFAULT_EVENT, NewMessage, parse_message
+from realtime.protocol.names import ChannelName, is_client_id, parse_channel
+from realtime.tokens import Identity
+
+BUCKETS_MOST = 50_000
+"""Publishers whose rate is remembered on a worker; the one unheard of for longest is forgotten, with a full bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a message stands in its channel's log. `duplicate`: it was stored before, under the same id."""
+
+    channel: ChannelName
+    epoch: str
+    serial: int
+    id: str
+    duplicate: bool
+
+
+def publish(
+    channel: str,
+    data: object,
+    *,
+    event: str = DEFAULT_EVENT,
+    id: str | None = None,
+    key: str | None = None,
+    client: str = "",
+) -> Receipt:
+    """Publishes one message from Python, with the application's own authority; returns when it is committed.
+
+    `data` is anything JSON can say. `id` (1–64 visible ASCII) makes it idempotent per channel and client: published
+    again, it stores nothing and returns the first serial. `client` is whom it is from; "" is nobody.
+
+    Blocks for one commit; from a coroutine use `apublish`. Raises ProtocolError: `bad_channel`, `bad_frame`,
+    `not_found`, `too_large`, and `unavailable`, after which publishing again with the same id is safe. Must not be
+    called inside `atomic()`: the row lock of a channel would be held until the transaction ends.
+    """
+    _refuse_atomic()
+    append = _prepare(channel, data, event, id, key, client)
+    return _receipt(append, _append(append))
+
+
+async def apublish(
+    channel: str,
+    data: object,
+    *,
+    event: str = DEFAULT_EVENT,
+    id: str | None = None,
+    key: str | None = None,
+    client: str = "",
+) -> Receipt:
+    """`publish` for coroutines."""
+    append = await asyncio.to_thread(_prepare, channel, data, event, id, key, client)
+    return _receipt(append, await asyncio.to_thread(_append, append))
+
+
+def publish_batch(
+    identity: Identity, channel: ChannelName, messages: Sequence[NewMessage], *, client: str | None = None
+) -> Published:
+    """Publishes with a client's authority, all or none; blocks for one commit. Not for the event loop.
+
+    `client` is whom the messages are from, when that is not the identity's own client (API keys may say so).
+    """
+    rules = authorization.authorize(identity, channel, "publish")
+    return _append(build(identity, rules, channel, messages, client=client))
+
+
+def build(
+    identity: Identity,
+    rules: Rules,
+    channel: ChannelName,
+    messages: Sequence[NewMessage],
+    *,
+    client: str | None = None,
+    previous: Append | None = None,
+    tag: object = None,
+) -> Append:
+    """The append of an authorised publish, ready for the writer. ProtocolError `too_large` or `rate_limited`."""
+    _check_sizes(messages, rules, channel)
+    publisher = identity.client if client is None else client
+    if rules.publish_rate is not None:
+        _take(rules, publisher, len(messages), channel)
+    return _with_ids(
+        channel, publisher, messages, previous=previous, create=rules.create == "publish", tag=tag
+    )
+
+
+def _prepare(channel: str, data: object, event: str, id: str | None, key: str | None, client: str) -> Append:
+    name = parse_channel(channel)
+    if client and not is_client_id(client):
+        raise ProtocolError("bad_frame", "`client` is no client id.", remedy="Use 1 to 128 visible ASCII characters.")
+    rules = rules_for(name)
+    message = parse_message({"event": event, "id": id, "key": key, "data": None})
+    message = NewMessage(message.id, message.event, message.key, canonical(data))
+    _check_sizes([message], rules, name)
+    return _with_ids(name, client, [message], previous=None, create=rules.create == "publish", tag=None)
+
+
+def _check_sizes(messages: Sequence[NewMessage], rules: Rules, channel: ChannelName) -> None:
+    most = rules.message_limit_bytes
+    for index, message in enumerate(messages):
+        # Characters are at most as many as bytes: the exact count is needed only near the limit.
+        if len(message.data) * 4 > most and size_bytes(message.data) > most:
+            raise ProtocolError(
+                "too_large",
+                f"The data of message {index} has {size_bytes(message.data)} bytes; at most {most} are allowed.",
+                remedy="Send less data in a message, or have the namespace's limit raised.",
+                channel=channel,
+            )
+
+
+def _with_ids(
+    channel: ChannelName,
+    client: str,
+    messages: Sequence[NewMessage],
+    *,
+    previous: Append | None,
+    create: bool,
+    tag: object,
+) -> Append:
+    """An append whose messages all have ids; those made here need no look-up."""
+    fresh: list[str] = []
+    complete: list[NewMessage] = []
+    for message in messages:
+        if message.id is None:
+            fresh.append(secrets.token_urlsafe(15))
+            message = message.with_id(fresh[-1])
+        complete.append(message)
+    return Append(channel, client, complete, previous=previous, create=create, fresh=frozenset(fresh), tag=tag)
+
+
+_buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
+
+
+def _take(rules: Rules, client: str, count: int, channel: ChannelName) -> None:
+    """Takes `count` messages out of the client's rate in this namespace on this worker."""
+    assert rules.publish_rate is not None
+    rate, burst = rules.publish_rate, rules.publish_burst_count or rules.publish_rate
+    key = (rules.name, client)
+    bucket = _buckets.pop(key, None)
+    if bucket is None or (bucket.rate_per_s, bucket.burst) != (rate, burst):
+        bucket = TokenBucket(rate, burst)
+    _buckets[key] = bucket
+    if len(_buckets) > BUCKETS_MOST:
+        _buckets.popitem(last=False)
+    wait_ms = bucket.take(count, time.monotonic())
+    if wait_ms:
+        raise ProtocolError(
+            "rate_limited",
+            f"This client may publish {rate} messages a second here.",
+            channel=channel,
+            retry_after_ms=wait_ms,
+        )
+
+
+def _append(append: Append) -> Published:
+    """Stores it and waits: through this process's worker, or in a round of the caller's own."""
+    running = worker.current()
+    if running is None:
+        run_round_now([append])
+    else:
+        settled: Future[Append] = Future()
+        append.tag = settled
+        running.writer.submit(append)
+        try:
+            settled.result(settings.PUBLISH_TIMEOUT_S)
+        except TimeoutError:
+            raise ProtocolError("unavailable", "The database took too long.", channel=append.channel) from None
+    outcome = append.outcome
+    if isinstance(outcome, Published):
+        return outcome
+    raise outcome if outcome is not None else ProtocolError("internal", channel=append.channel)
+
+
+def _receipt(append: Append, published: Published) -> Receipt:
+    return Receipt(
+        append.channel, published.epoch, published.serials[0], append.messages[0].id or "", bool(published.duplicates)
+    )
+
+
+def _refuse_atomic() -> None:
+    if connections[settings.DATABASE].in_atomic_block:
+        raise RuntimeError(
+            "publish() was called inside atomic(): the message would be there although the transaction may fail. "
+            "Call it with transaction.on_commit()."
+        )

@@ -1,0 +1,208 @@
+"""Daphne's WebSocket protocol, extended for one purpose: that the platform sees and uses the socket itself.
+
+What ASGI hides and this gives back, as an extension in the scope (`SOCKET`): writing bytes that are shared by many
+connections, how much of them the kernel has not taken, a word when that changes, frames in without a queue between,
+close codes with reasons, pings. Also the `websocket.http.response` extension of ASGI, so that a refused handshake can
+say why. Everything else is Daphne's and Autobahn's; what is touched of them is checked at start (`realtime.server.run`).
+It must not know what the frames mean. See docs/explanation/server.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
+from daphne.ws_protocol import WebSocketProtocol as DaphneProtocol
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+logger = logging.getLogger(__name__)
+
+SOCKET = "seriatim.socket"
+"""Name of the extension in `scope["extensions"]`; its value is a `Socket`."""
+
+DENIAL = "websocket.http.response"
+"""ASGI's extension for answering a handshake with an HTTP response of one's own."""
+
+
+@implementer(IPushProducer)
+class Socket:
+    """One open WebSocket, as the platform sees it. Every method runs on the loop's thread and returns at once.
+
+    `on_text` gets each text message (bytes, valid UTF-8), `on_binary` is called for a binary one, `on_congested` when
+    more than the mark waits in the buffer, `on_drained` when nothing waits any more, `on_heard` at every ping or pong. None of
+    them is ever called from inside `write`.
+    """
+
+    def __init__(self, protocol: SeriatimProtocol) -> None:
+        self._protocol = protocol
+        self._written = 0
+        self.on_text: Callable[[bytes], None] | None = None
+        self.on_binary: Callable[[], None] | None = None
+        self.on_heard: Callable[[], None] | None = None
+        self.on_congested: Callable[[], None] | None = None
+        self.on_drained: Callable[[], None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Writes ready WebSocket frames. Straight to the kernel when nothing waits before them, which costs a sixth of
+        the way through Twisted's reactor; what the kernel does not take, and what comes behind it, is buffered."""
+        protocol = self._protocol
+        if protocol.state != Autobahn.STATE_OPEN:
+            return
+        transport = protocol.transport
+        self._written += len(data)
+        if protocol.direct and not transport.dataBuffer and not transport._tempDataBuffer and transport.connected:
+            taken = transport.writeSomeData(data)
+            if taken.__class__ is int:
+                if taken == len(data):
+                    return
+                data = data[taken:]
+            # An error is left to the transport: it meets the same one in its turn, and cleans up.
+        transport.write(data)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes written that the kernel has not taken."""
+        transport = self._protocol.transport
+        if not self._protocol.direct:
+            return 0
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes that the kernel took, in all: stands still while a client reads nothing."""
+        return self._written - self.buffered_bytes
+
+    def ping(self) -> None:
+        """Sends a WebSocket ping."""
+        if self._protocol.state == Autobahn.STATE_OPEN:
+            self._protocol.sendPing(b"seriatim")
+
+    def close(self, code: int, reason: str) -> None:
+        """Sends a close frame with any code that RFC 6455 §7.4 lets a server send; `reason` is cut at 123 bytes."""
+        if self._protocol.state == Autobahn.STATE_OPEN:
+            self._protocol.sendCloseFrame(code=code, reasonUtf8=reason.encode()[:123].decode(errors="ignore").encode())
+
+    def abort(self) -> None:
+        """Drops the connection now, without a close frame."""
+        self._protocol.dropConnection(abort=True)
+
+    def pause_reading(self) -> None:
+        """Takes no more frames in until `resume_reading`; TCP holds the sender."""
+        self._protocol.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self._protocol.transport.resumeProducing()
+
+    # ------------------------------------------------------------------ IPushProducer: Twisted about its buffer
+
+    def pauseProducing(self) -> None:
+        if self.on_congested is not None:
+            asyncio.get_running_loop().call_soon(self.on_congested)
+
+    def resumeProducing(self) -> None:
+        if self.on_drained is not None:
+            asyncio.get_running_loop().call_soon(self.on_drained)
+
+    def stopProducing(self) -> None:
+        """The connection is gone; `websocket.disconnect` tells it."""
+
+
+class SeriatimProtocol(DaphneProtocol):
+    """Daphne's protocol with a `Socket`, refusals, close codes and no time limit of a day."""
+
+    socket: Socket | None = None
+    direct = False
+    """The transport is plain TCP, so that it can be written to directly; TLS goes through the transport."""
+
+    # ------------------------------------------------------------------ Autobahn's events
+
+    def onOpen(self) -> None:
+        super().onOpen()
+        if self.socket is not None:
+            transport = self.transport
+            self.direct = ITCPTransport.providedBy(transport) and hasattr(transport, "_tempDataBuffer")
+            transport.bufferSize = self.factory.server_class.buffer_high_bytes
+            # Twisted's HTTP channel is still registered from before the upgrade, and would be kept alive by it.
+            transport.unregisterProducer()
+            transport.registerProducer(self.socket, True)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        socket = self.socket
+        if socket is None or socket.on_text is None:
+            super().onMessage(payload, isBinary)
+        elif isBinary:
+            if socket.on_binary is not None:
+                socket.on_binary()
+        else:
+            socket.on_text(payload)
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Autobahn reads the Origin before the application does, and calls one that it cannot read malformed."""
+        super().failHandshake(reason, 403 if "rigin" in reason else code, responseHeaders)
+
+    def onPing(self, payload: bytes) -> None:
+        super().onPing(payload)
+        self.onPong(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        """Any control frame is a sign of life."""
+        if self.socket is not None and self.socket.on_heard is not None:
+            self.socket.on_heard()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        # A handshake that Autobahn refused never reached onConnect, which would have set `server`.
+        if getattr(self, "server", None) is not None:
+            super().onClose(wasClean, code, reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        socket, self.socket = self.socket, None
+        if socket is not None:
+            socket.on_text = socket.on_binary = socket.on_heard = socket.on_congested = socket.on_drained = None
+
+    # ------------------------------------------------------------------ Daphne's side
+
+    def extensions(self) -> dict[str, object]:
+        """What this protocol offers the application in its scope."""
+        self.socket = Socket(self)
+        return {SOCKET: self.socket, DENIAL: {}}
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "websocket.http.response.start":
+            self._denial = message
+        elif kind == "websocket.http.response.body":
+            self._deny(cast("dict[str, Any]", self._denial), message.get("body", b""))
+        elif kind == "websocket.close" and self.state == Autobahn.STATE_OPEN:
+            # Daphne's own way refuses most codes and drops the reason.
+            reason = (message.get("reason") or "").encode()[:123].decode(errors="ignore").encode()
+            self.sendCloseFrame(code=message.get("code") or 1000, reasonUtf8=reason)
+        elif kind == "websocket.send" and self.state != Autobahn.STATE_OPEN:
+            if self.state == Autobahn.STATE_CONNECTING:
+                raise ValueError("The socket has not been accepted yet, so nothing can be sent over it.")
+        elif kind == "websocket.send":
+            # Daphne drops empty messages.
+            text = message.get("text")
+            self.sendMessage(message["bytes"] if text is None else text.encode(), isBinary=text is None)
+        else:
+            super().handle_reply(message)
+
+    def _deny(self, start: dict[str, Any], body: bytes) -> None:
+        """Answers the handshake with an HTTP response and ends the connection."""
+        lines = [b"HTTP/1.1 %d Refused" % start["status"], b"Connection: close", b"Content-Length: %d" % len(body)]
+        lines += [name + b": " + value for name, value in start.get("headers", [])]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.handshake_deferred = None
+        del self.handshake_deferred
+        self.wasNotCleanReason = "handshake refused"
+        self.dropConnection(abort=False)
+
+    def check_timeouts(self) -> None:
+        """Only the handshake has a limit here: the platform itself minds heartbeats, idleness and the token's end."""
+        if self.state == Autobahn.STATE_CONNECTING and self.duration() > self.server.websocket_connect_timeout:
+            self.serverReject()

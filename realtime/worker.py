@@ -1,0 +1,237 @@
+"""What one process that serves clients consists of: a loop, one hub, one log writer, one reader, one backplane.
+
+`ensure()` starts it in the running loop, `current()` finds it from any thread. A process without one (a shell, a
+management command, a WSGI server beside us) publishes all the same: `realtime.publishing` then makes its rounds itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, cast
+
+from channels.layers import get_channel_layer
+from django.db import connections
+
+from realtime import authorization, namespaces, tokens
+from realtime.backplane import Backplane, Layer
+from realtime.conf import settings
+from realtime.hub import Hub, HubSettings
+from realtime.log import retention
+from realtime.log.reader import LogReader
+from realtime.log.types import Append, News
+from realtime.log.writer import LogWriter
+from realtime.protocol.names import ChannelName
+from realtime.tokens import SessionEnd
+
+logger = logging.getLogger(__name__)
+
+PULSE_MOST_S = 1.0
+"""How often connections are looked after at least: heartbeats, expiry, dead sockets."""
+
+SESSIONS_EVERY_S = 30.0
+"""How often the sessions behind cookies are asked for: a logout in another process is heard of no sooner."""
+
+
+
+LOAD_RETRY_S = 0.5
+"""Pause before the namespaces are asked for again by a worker that starts while the database is away."""
+
+
+class Client(Protocol):
+    """A connection, as far as the worker minds it."""
+
+    def pulse(self, now: float) -> None:
+        """Heartbeats, deadlines, dead sockets."""
+
+    def published(self, append: Append) -> None:
+        """An append of this connection has its outcome."""
+
+    def reauthorize(self, channel: ChannelName | None, client: str | None) -> None: ...
+    def session_ended(self, end: SessionEnd) -> None: ...
+    def recheck_session(self) -> None: ...
+
+
+class Worker:
+    """One per process. Made and stopped on the loop's thread; `on_round` runs in the writer's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.name = f"w{os.getpid()}"
+        self.reader = LogReader(loop)
+        self.backplane = Backplane(
+            cast("Layer", get_channel_layer(settings.CHANNEL_LAYER)), self.name, self._hear, self._hear_of
+        )
+        self.hub = Hub(
+            loop,
+            self.reader,
+            self.backplane,
+            HubSettings(
+                hold_s=settings.HOLD_MS / 1000,
+                sweep_grace_s=settings.SWEEP_GRACE_MS / 1000,
+                linger_s=settings.LINGER_S,
+                window_bytes=settings.WINDOW_BYTES,
+                block_messages=settings.BLOCK_MESSAGES,
+                cache_bytes=settings.BLOCK_CACHE_BYTES,
+            ),
+        )
+        self.writer = LogWriter(self._on_round)
+        self.clients: set[Client] = set()
+        self.ready = asyncio.Event()
+        """Set when the namespaces are known; nobody is served before."""
+        self.draining = False
+        self._maintenance = ThreadPoolExecutor(1, thread_name_prefix="seriatim-maintenance")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stops: list[Callable[[], None]] = []
+        self._sessions_at = 0.0
+
+    def start(self) -> None:
+        self._load_namespaces()
+        self.writer.start()
+        self.backplane.start()
+        pulse_s = min(PULSE_MOST_S, settings.HEARTBEAT_MS / 4000)
+        for every_s, work in (
+            (pulse_s, self._pulse),
+            (settings.SWEEP_MS / 1000, self.hub.sweep),
+            (1.0, self._refresh_namespaces),
+            (settings.RETENTION_INTERVAL_S, self._retain),
+        ):
+            self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))
+        self._stops = [
+            authorization.on_reauthorize(
+                lambda channel, client: self._soon(self._each, lambda each: each.reauthorize(channel, client))
+            ),
+            tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
+        ]
+
+    async def stop(self) -> None:
+        """Ends tasks and threads; what was accepted is committed first."""
+        global _current
+        if _current is self:
+            _current = None
+        for stop in self._stops:
+            stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.backplane.stop()
+        await asyncio.to_thread(self.writer.stop, settings.PUBLISH_TIMEOUT_S)
+        self.reader.close()
+        self._maintenance.shutdown(wait=False, cancel_futures=True)
+
+    # ------------------------------------------------------------------ from the writer's thread
+
+    def _on_round(self, appends: Sequence[Append], news: Sequence[News]) -> None:
+        """After a commit: callers in threads are answered here, connections and the hub on the loop, in one go."""
+        mine: list[Append] = []
+        for append in appends:
+            if isinstance(append.tag, Future):
+                append.tag.set_result(append)
+            else:
+                mine.append(append)
+        try:
+            self.loop.call_soon_threadsafe(self._tell, mine, news)
+        except RuntimeError:
+            # The loop has ended: its connections are gone, and the log has what was committed.
+            return
+
+    def _tell(self, appends: list[Append], news: Sequence[News]) -> None:
+        for append in appends:
+            cast("Client", append.tag).published(append)
+        for each in news:
+            self.hub.hear(each)
+            self.backplane.announce(each)
+
+    # ------------------------------------------------------------------ on the loop
+
+    def _hear(self, news: News) -> None:
+        self.hub.hear(news)
+
+    def _hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
+        self.hub.hear_of(channel, epoch, head)
+
+    def _soon(self, work: Callable[..., object], *args: Any) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(work, *args)
+
+    def _each(self, work: Callable[[Client], object]) -> None:
+        for client in list(self.clients):
+            work(client)
+
+    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                work()
+            except Exception:
+                logger.exception("A regular task of the worker failed.")
+
+    def _pulse(self) -> None:
+        now = time.monotonic()
+        recheck = now - self._sessions_at > SESSIONS_EVERY_S
+        if recheck:
+            self._sessions_at = now
+        for client in list(self.clients):
+            client.pulse(now)
+            if recheck:
+                client.recheck_session()
+
+    def _load_namespaces(self) -> None:
+        def loaded(rules: object) -> None:
+            if rules is None:
+                self.loop.call_later(LOAD_RETRY_S, self._load_namespaces)
+            else:
+                self.ready.set()
+
+        self.reader.run(namespaces.load, loaded)
+
+    def _refresh_namespaces(self) -> None:
+        self.reader.run(namespaces.refresh, lambda _: None)
+
+    def _retain(self) -> None:
+        self.loop.run_in_executor(self._maintenance, _apply_retention)
+
+
+def _apply_retention() -> None:
+    try:
+        retention.apply_retention(namespaces.all_rules())
+        retention.delete_chunks()
+    except Exception:
+        logger.exception("Retention failed; it is tried again.")
+    finally:
+        connections[settings.DATABASE].close()
+
+
+_current: Worker | None = None
+
+
+def current() -> Worker | None:
+    """This process's worker, from any thread; None where none runs (also in a child that was forked from one)."""
+    worker = _current
+    if worker is None or worker.loop.is_closed() or not worker.name == f"w{os.getpid()}":
+        return None
+    return worker
+
+
+def ensure() -> Worker:
+    """This process's worker, started if need be. On the event loop only."""
+    global _current
+    loop = asyncio.get_running_loop()
+    worker = _current
+    if worker is None or worker.loop is not loop:
+        worker = _current = Worker(loop)
+        worker.start()
+        # What was loaded by now stays: the collector need not look at it again and again.
+        gc.freeze()
+    return worker
+
+
+def occupancy(channel: ChannelName) -> int:
+    """Attachments to the channel on this worker; 0 in a process without one."""
+    worker = current()
+    return worker.hub.occupancy(channel) if worker is not None else 0

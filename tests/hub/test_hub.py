@@ -1,0 +1,196 @@
+"""The hub, one situation at a time; tests/hub/test_hub_machine.py mixes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from realtime.protocol import positions
+from tests.hub.world import CHANNEL, World
+
+
+def test_what_is_published_after_head_arrives_in_order() -> None:
+    world = World()
+    client = world.client()
+    world.loop.advance(1)
+    for _ in range(5):
+        world.publish(2)
+    world.hear_all()
+    world.loop.advance(0.1)
+    assert [serial for _, serial in client.got] == list(range(1, 11))
+
+
+def test_the_first_message_of_a_channel_is_preceded_by_its_epoch() -> None:
+    world = World()
+    client = world.client()
+    world.loop.advance(1)
+    assert client.epoch is None
+    world.publish()
+    world.hear_all()
+    world.loop.advance(0.1)
+    assert (client.epoch, client.got) == ("e1", [("e1", 1)])
+
+
+def test_swapped_announcements_cost_no_read() -> None:
+    world = World()
+    world.publish()
+    client = world.client()
+    world.loop.advance(1)
+    first, second = world.publish(), world.publish()
+    reads = world.reader.reads
+    world.hub.hear(second)
+    world.hub.hear(first)
+    world.loop.advance(1)
+    assert [serial for _, serial in client.got] == [1 + 1, 2 + 1]
+    assert world.reader.reads == reads
+
+
+def test_a_hole_that_stays_is_read_from_the_log_once_for_all() -> None:
+    world = World()
+    world.publish()
+    clients = [world.client() for _ in range(20)]
+    world.loop.advance(1)
+    world.publish()  # lost
+    news = world.publish()
+    reads = world.reader.reads
+    world.hub.hear(news)
+    world.loop.advance(0.02)
+    assert all(not client.got for client in clients)
+    world.loop.advance(1)
+    assert all([serial for _, serial in client.got] == [2, 3] for client in clients)
+    assert world.hub.counts["blocks_read"] == 1
+    assert world.reader.reads - reads <= 1 + len(clients)
+
+
+def test_what_no_announcement_told_is_found_by_the_sweep() -> None:
+    world = World()
+    client = world.client()
+    world.loop.advance(1)
+    world.publish(3)
+    world.pending.clear()
+    world.settle()
+    assert [serial for _, serial in client.got] == [1, 2, 3]
+
+
+def test_the_window_holds_exactly_and_an_ack_opens_it() -> None:
+    world = World()
+    client = world.client(window=3)
+    world.loop.advance(1)
+    world.publish(10)
+    world.hear_all()
+    world.loop.advance(1)
+    assert client.position == 3
+    client.ack(2)
+    world.loop.advance(1)
+    assert client.position == 5
+    client.ack(5)
+    world.loop.advance(1)
+    assert client.position == 8
+
+
+def test_a_window_of_bytes_lets_the_frame_that_crosses_it_through() -> None:
+    world = World(window_bytes=1000)
+    client = world.client(window=100)
+    world.loop.advance(1)
+    for _ in range(6):
+        world.publish(1, size=400)
+        world.hear_all()
+        world.loop.advance(0.1)
+    assert client.position == 3
+    client.ack(1)
+    world.loop.advance(1)
+    assert client.position == 4
+    client.ack(4)
+    world.loop.advance(1)
+    assert client.position == 6
+
+
+def test_acks_beyond_what_was_sent_are_forgiven_until_the_first_valid_one() -> None:
+    world = World()
+    world.publish(5)
+    client = world.client(window=10, position=positions.Start())
+    world.loop.advance(1)
+    assert client.ack(50)
+    assert client.ack(3)
+    assert not client.ack(50)
+    assert client.ack(5)
+
+
+def test_retention_that_overtakes_a_waiting_subscriber_is_told() -> None:
+    world = World()
+    world.publish(40)
+    client = world.client(window=4, position=positions.Start())
+    world.loop.advance(1)
+    assert client.position == 4
+    world.log.prune(20, physically=False)
+    client.ack(4)
+    world.loop.advance(1)
+    assert [(frame["from"], frame["to"], frame["reason"]) for frame in client.skipped] == [(5, 20, "retention")]
+    assert client.position == 24
+
+
+def test_a_new_epoch_is_told_to_all_and_read_from_its_start() -> None:
+    world = World()
+    world.publish(4)
+    level, behind = world.client(), world.client(window=2, position=positions.Start())
+    world.loop.advance(1)
+    world.log.new_epoch()
+    world.settle()
+    for client in (level, behind):
+        assert (client.epoch, client.position) == ("e2", 4)
+        assert client.skipped[-1]["reason"] == "epoch"
+
+
+def test_a_subscriber_that_attached_ahead_of_the_news_waits_for_it() -> None:
+    world = World()
+    early = world.client()
+    world.loop.advance(1)
+    world.publish(3)
+    late = world.client()
+    world.loop.advance(0.01)
+    assert late.position == 3
+    assert early.position <= 3
+    world.hear_all()
+    world.publish()
+    world.hear_all()
+    world.loop.advance(1)
+    assert [serial for _, serial in late.got] == [4]
+    assert [serial for _, serial in early.got] == [1, 2, 3, 4]
+
+
+def test_a_channel_nobody_follows_is_let_go_after_a_while() -> None:
+    world = World()
+    client = world.client()
+    world.loop.advance(1)
+    client.detach()
+    world.loop.advance(1)
+    assert CHANNEL in world.following.channels
+    world.loop.advance(10)
+    assert not world.following.channels
+    assert world.hub.occupancy(CHANNEL) == 0
+
+
+def test_a_row_that_is_missing_without_a_reason_ends_the_attachment_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.publish(5)
+    del world.log.rows[3]
+    client = world.client(position=positions.Start())
+    world.settle()
+    assert client.position == 2
+    assert client.ended == "internal"
+    assert "no message 3" in caplog.text
+
+
+def test_slow_subscribers_cost_no_memory_per_message() -> None:
+    world = World(cache_bytes=20_000)
+    client = world.client(window=4)
+    world.loop.advance(1)
+    for _ in range(2000):
+        world.publish()
+        world.hear_all()
+        world.loop.advance(0.001)
+    assert client.position == 4
+    assert world.hub._blocks.bytes <= 20_000
+    followed = world.hub._channels[CHANNEL]
+    assert len(followed.ledger) <= 8192
+    world.settle(seconds=40)
+    assert client.position == 2000

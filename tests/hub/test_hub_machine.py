@@ -1,0 +1,297 @@
+"""Invariant 1: attach + backfill + live is the log's rows from that position, in order, once, whatever happens.
+
+A Hypothesis state machine over the real hub, with a layer that loses, doubles, delays and swaps, reads that fail, sinks
+that stall, clients that ack late, wrongly or never, retention and new epochs. `Client` checks every frame as it comes;
+at the end everything must have arrived. The mutants at the bottom show that these tests can fail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from realtime.delivery.ordering import Ordering
+from realtime.delivery.window import Window
+from realtime.hub import Hub
+from realtime.protocol import positions
+from realtime.protocol.names import Epoch, Serial
+from tests.hub.world import Client, World
+
+HITS: Counter[str] = Counter()
+"""How often each fault really happened, over all runs: a test of faults that never hit proves nothing."""
+
+
+class HubMachine(RuleBasedStateMachine):
+    world: World
+
+    @initialize(before=st.integers(0, 20))
+    def begin(self, before: int) -> None:
+        self.world = World()
+        if before:
+            self.world.log.commit(before)
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    @rule(window=st.sampled_from([0, 1, 3, 10]), data=st.data())
+    def attach(self, window: int, data: st.DataObject) -> None:
+        if len(self.world.clients) < 6:
+            self.world.client(window, self.position(data))
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data())
+    def attach_again(self, data: st.DataObject) -> None:
+        client = self.a_client(data)
+        HITS["attached again"] += client.subscriber is not None
+        client.attach(self.position(data, client))
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        client = self.a_client(data)
+        if client.epoch is not None and client.position >= 0:
+            HITS["resumed"] += 1
+            client.attach(positions.Resume(Epoch(client.epoch), Serial(client.position)))
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data())
+    def detach(self, data: st.DataObject) -> None:
+        self.a_client(data).detach()
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data(), less=st.integers(0, 3))
+    def ack(self, data: st.DataObject, less: int) -> None:
+        client = self.a_client(data)
+        if client.attached and client.window and client.position - less >= 0:
+            assert client.ack(client.position - less)
+            HITS["acked"] += 1
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data())
+    def ack_beyond(self, data: st.DataObject) -> None:
+        client = self.a_client(data)
+        if client.attached:
+            client.ack(client.position + 5)
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data(), congested=st.booleans())
+    def stall(self, data: st.DataObject, congested: bool) -> None:
+        client = self.a_client(data)
+        HITS["stalled"] += congested and client.attached
+        client.congest(congested)
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    @rule(
+        traffic=st.lists(
+            st.tuples(
+                st.integers(1, 5),
+                st.sampled_from([0, 0, 0, 900]),
+                st.sampled_from(["hear", "hear", "hear", "later", "lose", "twice", "last first"]),
+                st.sampled_from([0.0, 0.0, 0.001, 0.02]),
+            ),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    def publish(self, traffic: list[tuple[int, int, str, float]]) -> None:
+        """Commits and announcements, each with its fate; "later" leaves it to `announce`."""
+        for count, size, fate, pause in traffic:
+            self.world.publish(count, size)
+            if fate != "later":
+                self.tell(len(self.world.pending) - 1, fate)
+            self.world.loop.advance(pause)
+
+    @rule(less=st.integers(0, 30), physically=st.booleans())
+    def prune(self, less: int, physically: bool) -> None:
+        HITS["pruned"] += 1
+        self.world.log.prune(self.world.log.head - less, physically)
+
+    @precondition(lambda self: self.world.log.epoch is not None)
+    @rule(luck=st.integers(0, 5))
+    def new_epoch(self, luck: int) -> None:
+        if luck == 3:
+            HITS["new epochs"] += 1
+            self.world.log.new_epoch()
+
+    # -- the layer, the database, time -------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.pending)
+    @rule(data=st.data(), fate=st.sampled_from(["hear", "hear", "hear", "twice", "lose", "last first"]))
+    def announce(self, data: st.DataObject, fate: str) -> None:
+        index = data.draw(st.integers(0, len(self.world.pending) - 1))
+        self.tell(0 if fate == "hear" else index, fate)
+
+    def tell(self, index: int, fate: str) -> None:
+        if fate == "last first":
+            index = len(self.world.pending) - 1
+        news = self.world.pending[index]
+        HITS[f"announcement {fate}"] += 1
+        if fate != "twice":
+            del self.world.pending[index]
+        if fate != "lose":
+            self.world.hub.hear(news)
+
+    @rule(away=st.booleans())
+    def database(self, away: bool) -> None:
+        HITS["database away"] += away
+        self.world.reader.away = away
+
+    @rule()
+    def sweep(self) -> None:
+        self.world.hub.sweep()
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.005, 0.02, 0.05, 0.3, 2.0, 6.0]))
+    def wait(self, seconds: float) -> None:
+        self.world.loop.advance(seconds)
+
+    # -- what must hold ----------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.world.pending.clear()
+        self.world.settle(seconds=6.0)
+        for client in self.world.clients:
+            assert client.ended is None, client.ended
+            if client.subscriber is not None:
+                assert client.attached, "an attach was never answered"
+                assert client.position == self.world.log.head, (client.position, self.world.log.head)
+                if self.world.log.epoch is not None:
+                    assert client.epoch == self.world.log.epoch
+        HITS.update({key: self.world.hub.counts[key] for key in ("holes", "healed", "duplicates", "blocks_read")})
+        HITS["runs"] += 1
+
+    def a_client(self, data: st.DataObject) -> Client:
+        return data.draw(st.sampled_from(self.world.clients))
+
+    def position(self, data: st.DataObject, client: Client | None = None) -> positions.From:
+        head = self.world.log.head
+        forms: list[positions.From] = [positions.Head(), positions.Start(), positions.Latest()]
+        forms += [positions.Rewind(3), positions.Since(max(0, head - 2)), positions.Resume(None, Serial(0))]
+        if self.world.log.epoch is not None:
+            epoch = Epoch(self.world.log.epoch)
+            forms += [positions.Resume(epoch, Serial(head // 2)), positions.Resume(epoch, Serial(head + 3))]
+            forms.append(positions.Resume(Epoch("other"), Serial(1)))
+        return data.draw(st.sampled_from(forms))
+
+
+RUN = settings(
+    max_examples=400, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+def test_attach_and_backfill_and_live_are_the_log() -> None:
+    HITS.clear()
+    run_state_machine_as_test(HubMachine, settings=RUN)
+    print(dict(HITS))
+    for fault in ("announcement lose", "announcement twice", "announcement last first", "stalled", "pruned"):
+        assert HITS[fault] >= 20, (fault, HITS)
+    for fault in ("database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"):
+        assert HITS[fault] >= 20, (fault, HITS)
+
+
+# -- mutants: each must be caught -------------------------------------------------------------------------------------
+
+
+def _sweep_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "sweep", lambda self: None)
+
+
+def _dedupe_off(patch: pytest.MonkeyPatch) -> None:
+    def offer(self: Ordering, first: int, frames: Any) -> Any:
+        self.position = self.top = max(self.top, first + len(frames) - 1)
+        return frames
+
+    patch.setattr(Ordering, "offer", offer)
+    patch.setattr(Hub, "hear", _without_the_check(Hub.hear))
+
+
+def _without_the_check(hear: Any) -> Any:
+    def mutant(self: Hub, news: Any) -> None:
+        followed = self._channels.get(news.channel)
+        if followed is None or followed.order is None or news.epoch != followed.epoch:
+            hear(self, news)
+            return
+        self._deliver(followed, followed.order.offer(news.first, news.frames))
+
+    return mutant
+
+
+def _hold_without_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "_mind_hole", lambda self, followed, grace_s=None: None)
+
+
+def _window_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "limit", property(lambda self: self.acked + self.size + 1 if self.size else 1 << 62))
+
+
+def _window_that_never_opens(patch: pytest.MonkeyPatch) -> None:
+    original = Hub.ack
+
+    def ack(self: Hub, subscriber: Any, serial: int) -> bool:
+        schedule, self._schedule = self._schedule, lambda subscriber: None  # type: ignore[method-assign]
+        try:
+            return original(self, subscriber, serial)
+        finally:
+            self._schedule = schedule  # type: ignore[method-assign]
+
+    patch.setattr(Hub, "ack", ack)
+
+
+def _skips_untold(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("realtime.delivery.recovery.skip_of", lambda position, bounds: None)
+
+
+def _epoch_ignored(patch: pytest.MonkeyPatch) -> None:
+    def change(self: Hub, followed: Any, bounds: Any) -> None:
+        followed.epoch, followed.bounds = bounds.epoch, bounds
+
+    patch.setattr(Hub, "_change_epoch", change)
+
+
+def _jump_without_falling_behind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "_jump", lambda self, followed, order: order.jump())
+
+
+def _level_though_behind(patch: pytest.MonkeyPatch) -> None:
+    def joins(self: Hub, subscriber: Any) -> None:
+        self._enter_level(subscriber)
+
+    patch.setattr(Hub, "_step", joins)
+
+
+def _drained_unheard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "drained", lambda self, subscriber: None)
+
+
+MUTANTS = [
+    _sweep_off,
+    _dedupe_off,
+    _hold_without_end,
+    _window_off_by_one,
+    _window_that_never_opens,
+    _skips_untold,
+    _epoch_ignored,
+    _jump_without_falling_behind,
+    _level_though_behind,
+    _drained_unheard,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__.strip("_"))
+def test_the_machine_catches(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    caught = settings(RUN, max_examples=2000, derandomize=True, report_multiple_bugs=False, phases=_without_shrinking())
+    with pytest.raises(Exception):  # noqa: B017  (an assertion of the machine, or the hub's own)
+        run_state_machine_as_test(HubMachine, settings=caught)
+
+
+def _without_shrinking() -> tuple[Any, ...]:
+    from hypothesis import Phase
+
+    return (Phase.generate,)

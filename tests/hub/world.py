@@ -1,0 +1,321 @@
+"""A loop, a log, a reader and a sink for driving the real hub: time is a number, disorder is chosen by the test.
+
+`World` is the whole of a small system: a log that commits, announcements that may be lost, doubled, delayed or swapped,
+reads that take time and may fail, subscribers whose frames are checked one by one as they come.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from realtime.hub import Attached, Attaching, Hub, HubSettings, Rows, Subscriber
+from realtime.log.types import LogState, News
+from realtime.protocol import positions
+from realtime.protocol.names import ChannelName
+
+CHANNEL = ChannelName("chat:lobby")
+
+
+class Loop:
+    """An event loop whose time passes only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._ids = itertools.count()
+        self._due: list[tuple[float, int, _Call]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> _Call:
+        return self.call_later(0, callback, *args)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> _Call:
+        call = _Call(callback, args)
+        heapq.heappush(self._due, (self.now + delay, next(self._ids), call))
+        return call
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._due and self._due[0][0] <= end:
+            at, _, call = heapq.heappop(self._due)
+            self.now = max(self.now, at)
+            call.run()
+        self.now = end
+
+
+@dataclass
+class _Call:
+    callback: Callable[..., object]
+    args: tuple[object, ...]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def run(self) -> None:
+        if not self.cancelled:
+            self.callback(*self.args)
+
+
+def frame_of(channel: str, serial: int, epoch: str, size: int = 0) -> str:
+    return json.dumps({"channel": channel, "serial": serial, "epoch": epoch, "pad": "x" * size})
+
+
+class Log:
+    """One channel's log, as the database has it."""
+
+    def __init__(self) -> None:
+        self.epoch: str | None = None
+        self.rows: dict[int, str] = {}
+        self.oldest = 1
+        self.head = 0
+
+    def commit(self, count: int, size: int = 0) -> News:
+        if self.epoch is None:
+            self.epoch = "e1"
+        first = self.head + 1
+        frames = [frame_of(CHANNEL, first + i, self.epoch, size) for i in range(count)]
+        self.rows.update(enumerate(frames, first))
+        self.head += count
+        return News(CHANNEL, 7, self.epoch, first, frames)
+
+    def prune(self, upto: int, physically: bool) -> None:
+        self.oldest = max(self.oldest, min(upto, self.head) + 1)
+        if physically:
+            for serial in [serial for serial in self.rows if serial < self.oldest]:
+                del self.rows[serial]
+
+    def new_epoch(self) -> None:
+        self.epoch = f"e{int((self.epoch or 'e0')[1:]) + 1}"
+        for serial in self.rows:
+            self.rows[serial] = frame_of(CHANNEL, serial, self.epoch)
+
+    def state(self) -> LogState:
+        return LogState(None if self.epoch is None else 7, self.epoch, self.oldest, self.head, 0)
+
+
+class Reader:
+    """Reads that take a while: what they see is what the log is when they begin, a little after they are asked for."""
+
+    def __init__(self, loop: Loop, log: Log) -> None:
+        self.loop = loop
+        self.log = log
+        self.away = False
+        self.begins_after_s = 0.001
+        self.takes_s = 0.002
+        self._queue: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        self._busy = False
+        self.reads = 0
+
+    def _ask(self, read: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """One read after the other: states answer in the order they began."""
+        self._queue.append((read, done))
+        if not self._busy:
+            self._busy = True
+            self.loop.call_later(self.begins_after_s, self._begin)
+
+    def _begin(self) -> None:
+        read, done = self._queue.pop(0)
+        result = None if self.away else read()
+        self.reads += 1
+        self.loop.call_later(self.takes_s, self._answer, result, done)
+
+    def _answer(self, result: Any, done: Callable[[Any], None]) -> None:
+        if self._queue:
+            self.loop.call_soon(self._begin)
+        else:
+            self._busy = False
+        done(result)
+
+    def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None:
+        self._ask(self.log.state, done)
+
+    def states(
+        self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]
+    ) -> None:
+        self._ask(lambda: dict.fromkeys(channels, self.log.state()), done)
+
+    def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None:
+        rows = self.log.rows
+        self._ask(lambda: ([(s, f) for s, f in sorted(rows.items()) if after < s <= upto], self.log.state()), done)
+
+    def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
+        self._ask(lambda: min(time_ms, state.head), done)
+
+    def snapshot(
+        self, channel_id: int, key_limit: int, done: Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]
+    ) -> None:
+        self._ask(lambda: (self.log.state(), sorted(self.log.rows.items())[-key_limit:]), done)
+
+
+class Following:
+    def __init__(self) -> None:
+        self.channels: set[ChannelName] = set()
+
+    def follow(self, channel: ChannelName) -> None:
+        self.channels.add(channel)
+
+    def unfollow(self, channel: ChannelName) -> None:
+        self.channels.discard(channel)
+
+
+class Whole:
+    """An encoding that changes nothing."""
+
+    name = "whole"
+
+    def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
+        return tuple(frames)
+
+
+ENCODING = Whole()
+
+
+@dataclass(eq=False)
+class Client:
+    """A subscriber that checks every frame as it comes: order, once, window, nothing after the end."""
+
+    world: World
+    window: int
+    encoding: Whole = field(default=ENCODING)
+    congested: bool = False
+    subscriber: Subscriber | None = None
+    epoch: str | None = None
+    position: int = -1
+    acked: int = 0
+    attached: bool = False
+    ended: str | None = None
+    got: list[tuple[str, int]] = field(default_factory=list)
+    skipped: list[dict[str, object]] = field(default_factory=list)
+    explained: bool = True
+    in_snapshot: bool = False
+
+    def write(self, payload: tuple[str, ...]) -> None:
+        assert not self.congested, "a congested sink was written to"
+        for text in payload:
+            frame = json.loads(text)
+            assert self.attached, "a message without an attachment"
+            if frame.get("snapshot"):
+                assert self.in_snapshot
+                continue
+            assert not self.in_snapshot, "a live message inside the snapshot"
+            assert self.explained, "a message before `skipped` told why the position moved"
+            assert frame["epoch"] == self.epoch, (frame, self.epoch)
+            assert frame["serial"] == self.position + 1, (frame, self.position)
+            self.position += 1
+            self.got.append((frame["epoch"], frame["serial"]))
+            if self.window:
+                assert self.position - self.acked <= self.window, "more in flight than the window"
+
+    def send(self, frame: dict[str, Any]) -> None:
+        match frame["type"]:
+            case "attached":
+                self.on_attached(frame)
+            case "skipped":
+                self.skipped.append(frame)
+                self.explained = True
+                if frame["to"] is not None:
+                    assert frame["from"] == self.position + 1 or not self.got, frame
+                    self.position = self.acked = max(self.position, frame["to"])
+            case "snapshot.end":
+                self.in_snapshot = False
+                assert frame["serial"] == self.position
+
+    def on_attached(self, frame: dict[str, Any]) -> None:
+        self.attached = True
+        self.epoch = frame["epoch"]
+        self.position = self.acked = frame["serial"]
+        self.explained = frame["resumed"]
+
+    def joined(self, subscriber: Subscriber, answer: Attached | None) -> None:
+        if answer is None:
+            self.world.hub.detach(subscriber)
+            self.subscriber = None
+            return
+        self.on_attached(answer.frame)
+        if answer.skipped is not None:
+            self.skipped.append(answer.skipped)
+            self.explained = True
+        self.in_snapshot = isinstance(subscriber.attaching.position, positions.Latest)
+        self.world.hub.begin(subscriber)
+
+    def end(self, code: str) -> None:
+        self.ended = code
+
+    def attach(self, position: positions.From) -> None:
+        if self.subscriber is not None:
+            self.world.hub.detach(self.subscriber)
+        self.attached = False
+        attaching = Attaching(CHANNEL, position, self.window, max(1, self.window // 2), 10_000, 100)
+        self.subscriber = self.world.hub.attach(attaching, self, self.joined, self.end)
+
+    def detach(self) -> None:
+        if self.subscriber is not None:
+            self.world.hub.detach(self.subscriber)
+            self.subscriber = None
+            self.attached = False
+
+    def ack(self, serial: int) -> bool:
+        assert self.subscriber is not None
+        good = self.world.hub.ack(self.subscriber, serial)
+        if good and serial <= self.position:
+            self.acked = max(self.acked, serial)
+        return good
+
+    def congest(self, congested: bool) -> None:
+        self.congested = congested
+        if self.subscriber is not None:
+            if congested:
+                self.world.hub.pause(self.subscriber)
+            else:
+                self.world.hub.drained(self.subscriber)
+
+
+class World:
+    """A hub over a log, with announcements in the test's hands."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.loop = Loop()
+        self.log = Log()
+        self.reader = Reader(self.loop, self.log)
+        self.following = Following()
+        settings = {"block_messages": 8, "cache_bytes": 20_000, "window_bytes": 4000, "linger_s": 5.0, **settings}
+        self.hub = Hub(self.loop, self.reader, self.following, HubSettings(**settings))
+        self.clients: list[Client] = []
+        self.pending: list[News] = []
+        """Announced, not heard yet."""
+
+    def client(self, window: int = 0, position: positions.From | None = None) -> Client:
+        client = Client(self, window)
+        self.clients.append(client)
+        client.attach(position or positions.Head())
+        return client
+
+    def publish(self, count: int = 1, size: int = 0) -> News:
+        news = self.log.commit(count, size)
+        self.pending.append(news)
+        return news
+
+    def hear_all(self) -> None:
+        for news in self.pending:
+            self.hub.hear(news)
+        self.pending.clear()
+
+    def settle(self, seconds: float = 3.0) -> None:
+        """Lets everything come to rest: reads answer, sockets drain, clients ack, the sweep finds what is missing."""
+        self.reader.away = False
+        for client in self.clients:
+            client.congest(False)
+        for step in range(int(seconds / 0.02)):
+            if step % 50 == 0:
+                self.hub.sweep()
+            self.loop.advance(0.02)
+            for client in self.clients:
+                if client.attached and client.window and client.position > client.acked:
+                    client.ack(client.position)
