@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
 
 from django.db import DatabaseError, DataError, InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -50,7 +49,7 @@ from realtime.log.sql import (
 from realtime.log.types import Append, News, Published
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import data_of, envelope
-from realtime.protocol.names import ChannelName, Serial, namespace_of
+from realtime.protocol.names import ChannelName, namespace_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +111,6 @@ class Round:
     failure: tuple[Append, Exception] | None = None
 
 
-class _Known(NamedTuple):
-    """A message that has a serial; `data` None: to be cut out of `envelope` if somebody asks."""
-
-    serial: int
-    data: str | None
-    envelope: str
-
-
 class _Growing:
     """A locked log while the round gives serials."""
 
@@ -134,7 +125,8 @@ class _Growing:
         # A clock that was set back must not order messages against their serials.
         self.time = max(clock_ms, log.last_time)
         self.frames: list[str] = []
-        self.known: dict[tuple[str, str], _Known] = {}
+        # (client, id) → (serial, data, envelope); data None: to be cut out of the envelope if somebody asks.
+        self.known: dict[tuple[str, str], tuple[int, str | None, str]] = {}
 
 
 @dataclass(slots=True)
@@ -146,11 +138,13 @@ class Decision:
     logs: list[_Growing]
 
 
-def decide(appends: Sequence[Append], names: Sequence[str], look: Look, clock_ms: int) -> Decision:
+def decide(appends: Sequence[Append], look: Look, clock_ms: int) -> Decision:
     """Give serials. Pure: everything it needs is locked and in `look`."""
     logs = {log.name: _Growing(log, clock_ms) for log in look.logs}
-    for known in look.known:
-        logs[names[known.channel]].known[known.client, known.mid] = _Known(known.serial, None, known.envelope)
+    if look.known:
+        by_id = {log.channel_id: log.known for log in logs.values()}
+        for channel_id, client, known_id, serial, stored in look.known:
+            by_id[channel_id][client, known_id] = (serial, None, stored)
     rows: list[MessageRow] = []
     latest: dict[tuple[int, str], int] = {}
     outcomes: dict[Append, Published | ProtocolError] = {}
@@ -163,28 +157,29 @@ def decide(appends: Sequence[Append], names: Sequence[str], look: Look, clock_ms
         if log is None:
             outcomes[append] = ProtocolError("not_found", channel=append.channel)
             continue
-        client = append.client
+        client, known, channel_id, time_ms = append.client, log.known, log.channel_id, log.time
         serials: list[int] = []
         duplicates: list[int] = []
         conflicts: list[int] = []
         for index, message in enumerate(append.messages):
-            mid = message.id
+            mid, data = message.id, message.data
             assert mid is not None, "the door gives every message an id"
-            first = log.known.get((client, mid))
+            identity = (client, mid)
+            first = known.get(identity)
             if first is not None:
-                serials.append(first.serial)
+                serials.append(first[0])
                 duplicates.append(index)
-                if (data_of(first.envelope) if first.data is None else first.data) != message.data:
+                if (data_of(first[2]) if first[1] is None else first[1]) != data:
                     conflicts.append(index)
                 continue
             log.head = serial = log.head + 1
-            text = envelope(log.name, Serial(serial), log.time, client, message)
-            log.known[client, mid] = _Known(serial, message.data, "")
+            text = envelope(log.name, serial, time_ms, client, message)
+            known[identity] = (serial, data, "")
             log.frames.append(text)
-            rows.append((log.channel_id, serial, client, mid, message.key, log.time, text))
+            rows.append((channel_id, serial, client, mid, message.key, time_ms, text))
             serials.append(serial)
             if message.key is not None:
-                latest[log.channel_id, message.key] = serial
+                latest[channel_id, message.key] = serial
         outcomes[append] = Published(append.channel, log.epoch, serials, duplicates, conflicts)
     grown = [log for log in logs.values() if log.frames]
     heads = {log.channel_id: (log.head, log.time) for log in grown}
@@ -323,7 +318,7 @@ class Rounds:
                 look = self._open(sql, cursor, appends, names, locks)
             if look.busy:
                 appends = [append for append in appends if append.channel not in look.busy]
-            decision = decide(appends, names, look, self._clock())
+            decision = decide(appends, look, self._clock())
             if decision.writes.rows:
                 sql.store(cursor, decision.writes)
             else:
@@ -343,7 +338,7 @@ class Rounds:
         wanted: list[Wanted] = []
         for append in appends:
             i, client, fresh = index[append.channel], append.client, append.fresh
-            wanted += [Wanted(i, client, m.id or "") for m in append.messages if m.id not in fresh]
+            wanted += [(i, client, m.id or "") for m in append.messages if m.id not in fresh]
         look = sql.open(cursor, names, wanted, locks)
         if len(look.logs) + len(look.busy) == len(names):
             return look

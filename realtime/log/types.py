@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage
 from realtime.protocol.names import ChannelName
@@ -35,8 +37,8 @@ class LogState(NamedTuple):
 NEVER_USED = LogState(None, None, 1, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+# A Struct: a frozen dataclass takes four times as long to make, once per append.
+class Published(msgspec.Struct, frozen=True):
     """The outcome of an append that is committed: `serials[i]` belongs to `messages[i]`.
 
     `duplicates` are the indices of messages that were known already (their serial is the first one's), `conflicts`
