@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
+from hypothesis import settings as hypothesis_settings
 
 from tests.browser import chromium
 from tests.servers import Postgres, Redis, Site, site_environment
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 T = TypeVar("T")
+
+# Hypothesis' deadline is wall-clock time: on a loaded machine it fails tests that are right.
+hypothesis_settings.register_profile("seriatim", deadline=None)
+hypothesis_settings.load_profile("seriatim")
 
 #: Unit of every timeout in tests, in seconds. Raise it on a slow machine: all timeouts scale.
 MS = 0.001
