@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never, cast
 
 import msgspec
@@ -187,9 +188,7 @@ class Connection:
         self.link.close(code, reason)
 
     def _failed(self, op: int, error: ProtocolError, channel: ChannelName) -> None:
-        self._perform(
-            self.session.failed(op, error, channel in self.subscribers, time.monotonic(), _time_ms())
-        )
+        self._perform(self.session.failed(op, error, channel in self.subscribers, time.monotonic(), _time_ms()))
 
     # ------------------------------------------------------------------ identity
 
@@ -286,7 +285,7 @@ class Connection:
             return
         self._allowed = {known for known in self._allowed if channel not in (None, known[0])}
         for name in [name for name in self.subscribers if channel in (None, name)]:
-            self._authorize(name, "subscribe", lambda rules: None, lambda error, name=name: self._expel(name, error))
+            self._authorize(name, "subscribe", _nothing_more, partial(self._expel, name))
 
     def _expel(self, channel: ChannelName, error: ProtocolError) -> None:
         # A hook that could not answer has not said no.
@@ -312,8 +311,8 @@ class Connection:
             self._authorize(
                 effect.channel,
                 "publish",
-                lambda rules, effect=effect: self._submit(effect, rules),
-                lambda error, effect=effect: self._refuse_publish(effect, error),
+                partial(self._submit, effect),
+                partial(self._refuse_publish, effect),
             )
         self._draining = False
 
@@ -420,9 +419,7 @@ class Connection:
             return
         asked = effect.frame.window
         window = min(rules.window_default if asked is None else asked, rules.window_max)
-        attaching = Attaching(
-            effect.channel, position, window, max(1, window // 2), rules.ack_ms, rules.key_limit
-        )
+        attaching = Attaching(effect.channel, position, window, max(1, window // 2), rules.ack_ms, rules.key_limit)
         self._joining[effect.op] = self.worker.hub.attach(
             attaching,
             self.link,
@@ -430,9 +427,7 @@ class Connection:
             lambda code: self._ended_by_hub(effect.channel, code),
         )
 
-    def _joined(
-        self, effect: session.Attach, rules: Rules, subscriber: Subscriber, answer: Attached | None
-    ) -> None:
+    def _joined(self, effect: session.Attach, rules: Rules, subscriber: Subscriber, answer: Attached | None) -> None:
         del self._joining[effect.op]
         channel = effect.channel
         error = None
@@ -547,6 +542,10 @@ class Connection:
         elif now - self._taken[1] > 2 * heartbeat_s:
             # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
             self._close(4410, "slow")
+
+
+def _nothing_more(rules: Rules) -> None:
+    """It is still allowed."""
 
 
 def _not_served(what: str, channel: ChannelName) -> ProtocolError:

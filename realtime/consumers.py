@@ -25,7 +25,7 @@ SOCKET = "seriatim.socket"
 DENIAL = "websocket.http.response"
 
 
-class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels is not typed
+class RealtimeConsumer(AsyncConsumer):
     """Serves the wire contract on one WebSocket."""
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:

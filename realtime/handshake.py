@@ -1,7 +1,7 @@
 """What a WebSocket handshake must bring: host, origin, subprotocol; and which credentials it carries.
 
-Pure but for Django's host rules. Refusals are HTTP statuses, because nothing was upgraded yet; a bad token is not one of
-them: a browser cannot read a refused handshake, so that is said on the open socket. Specification:
+Pure but for Django's host rules. Refusals are HTTP statuses, because nothing was upgraded yet; a bad token is not one
+of them: a browser cannot read a refused handshake, so that is said on the open socket. Specification:
 docs/reference/protocol.md#connecting.
 """
 

@@ -3,11 +3,11 @@
 Theory of operation
 -------------------
 A followed channel has an `Ordering`: the serial that was passed on here last, and what is held behind a hole. A
-subscriber is a position. Those whose position is the channel's stand in a *level set*, one per encoding; a message costs
-them two comparisons and one write of a payload that was encoded once. Everybody else is *behind* and reads the log from
-his position through a shared cache of blocks, until he is level again. Whatever goes wrong (an announcement lost, a hole
-that stays, a window that fills, a socket that takes nothing, a worker that was away) ends in the same thing: a position
-that is behind. There is no second path.
+subscriber is a position. Those whose position is the channel's stand in a *level set*, one per encoding; a message
+costs them two comparisons and one write of a payload that was encoded once. Everybody else is *behind* and reads the
+log from his position through a shared cache of blocks, until he is level again. Whatever goes wrong (an announcement
+lost, a hole that stays, a window that fills, a socket that takes nothing, a worker that was away) ends in the same
+thing: a position that is behind. There is no second path.
 
 What a subscriber is told about the log itself (skipped, another epoch) is decided only by bounds read from the primary.
 
@@ -436,9 +436,7 @@ class Hub:
                 plan = recovery.start(bounds)
             case positions.Since(time_ms=time_ms):
                 if state.channel_id is not None:
-                    self._reader.since(
-                        state, time_ms, lambda serial: self._plan_since(subscriber, state, serial, done)
-                    )
+                    self._reader.since(state, time_ms, lambda serial: self._plan_since(subscriber, state, serial, done))
                     return
                 plan = recovery.head(bounds)
             case positions.Latest():
@@ -581,7 +579,9 @@ class Hub:
             subscriber.snapshot = None
             subscriber.window.restart(plan.serial)
             subscriber.sink.send(subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, resumed=False))
-            subscriber.sink.send(self._skipped_frame(followed.name, bounds.epoch, plan.skip or Skip(None, None, "epoch")))
+            subscriber.sink.send(
+                self._skipped_frame(followed.name, bounds.epoch, plan.skip or Skip(None, None, "epoch"))
+            )
             subscriber.mode = Mode.BEHIND
             self._schedule(subscriber)
 

@@ -96,15 +96,15 @@ def _nothing() -> None:
 class SocketLink:
     """Writes to the socket itself."""
 
-    __slots__ = ("congested", "on_congested", "on_drained", "sent_at", "socket")
-    encoding = WEBSOCKET
+    __slots__ = ("congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
 
     def __init__(self, socket: SharedSocket) -> None:
+        self.encoding: Encoding = WEBSOCKET
         self.socket = socket
         self.congested = False
         self.sent_at = time.monotonic()
-        self.on_congested = _nothing
-        self.on_drained = _nothing
+        self.on_congested: Callable[[], None] = _nothing
+        self.on_drained: Callable[[], None] = _nothing
         socket.on_congested = self._congested
         socket.on_drained = self._drained
 
@@ -157,9 +157,8 @@ class AsgiLink:
     drained; answers to requests still come in, and they are bounded by the requests that are read.
     """
 
-    encoding = TEXTS
-
     def __init__(self, send: Send, high_bytes: int) -> None:
+        self.encoding: Encoding = TEXTS
         self._send = send
         self._high_bytes = high_bytes
         self._outbox: deque[str | tuple[int, str]] = deque()

@@ -108,9 +108,7 @@ def build(
     publisher = identity.client if client is None else client
     if rules.publish_rate is not None:
         _take(rules, publisher, len(messages), channel)
-    return _with_ids(
-        channel, publisher, messages, previous=previous, create=rules.create == "publish", tag=tag
-    )
+    return _with_ids(channel, publisher, messages, previous=previous, create=rules.create == "publish", tag=tag)
 
 
 def _prepare(channel: str, data: object, event: str, id: str | None, key: str | None, client: str) -> Append:

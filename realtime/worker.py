@@ -38,7 +38,6 @@ SESSIONS_EVERY_S = 30.0
 """How often the sessions behind cookies are asked for: a logout in another process is heard of no sooner."""
 
 
-
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
 
@@ -213,7 +212,7 @@ _current: Worker | None = None
 def current() -> Worker | None:
     """This process's worker, from any thread; None where none runs (also in a child that was forked from one)."""
     worker = _current
-    if worker is None or worker.loop.is_closed() or not worker.name == f"w{os.getpid()}":
+    if worker is None or worker.loop.is_closed() or worker.name != f"w{os.getpid()}":
         return None
     return worker
 

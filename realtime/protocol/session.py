@@ -271,7 +271,9 @@ class Session:
         self._verifying = False
         if self.client is not None and client != self.client:
             return self.refused(
-                ProtocolError("unauthorized", "The new token is for another client.", remedy="Open another connection."),
+                ProtocolError(
+                    "unauthorized", "The new token is for another client.", remedy="Open another connection."
+                ),
                 ref,
             )
         renewal = self.state is State.READY
@@ -337,10 +339,13 @@ class Session:
 
     def wake(self, now: float) -> list[Effect]:
         """Something may be due: see `deadline`."""
-        if self.state is State.OPENING and not self._verifying:
-            if now >= self._opened_at + self._settings.auth_timeout_s:
-                self._move("auth timeout")
-                return [Close(4408, "no auth frame in time")]
+        if (
+            self.state is State.OPENING
+            and not self._verifying
+            and now >= self._opened_at + self._settings.auth_timeout_s
+        ):
+            self._move("auth timeout")
+            return [Close(4408, "no auth frame in time")]
         if self.state is State.READY:
             if self._expires_at is not None and now >= self._expires_at + self._settings.leeway_s:
                 self._move("expired")

@@ -3,7 +3,7 @@
 What ASGI hides and this gives back, as an extension in the scope (`SOCKET`): writing bytes that are shared by many
 connections, how much of them the kernel has not taken, a word when that changes, frames in without a queue between,
 close codes with reasons, pings. Also the `websocket.http.response` extension of ASGI, so that a refused handshake can
-say why. Everything else is Daphne's and Autobahn's; what is touched of them is checked at start (`realtime.server.run`).
+say why. Everything else is Daphne's and Autobahn's; what is used of them is checked at start (`realtime.server.run`).
 It must not know what the frames mean. See docs/explanation/server.md.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
 from daphne.ws_protocol import WebSocketProtocol as DaphneProtocol
@@ -33,9 +33,9 @@ DENIAL = "websocket.http.response"
 class Socket:
     """One open WebSocket, as the platform sees it. Every method runs on the loop's thread and returns at once.
 
-    `on_text` gets each text message (bytes, valid UTF-8), `on_binary` is called for a binary one, `on_congested` when
-    more than the mark waits in the buffer, `on_drained` when nothing waits any more, `on_heard` at every ping or pong. None of
-    them is ever called from inside `write`.
+    `on_text` gets each text message (bytes, valid UTF-8), `on_binary` is called for a binary one, `on_heard` at every
+    ping or pong, `on_congested` when more than the mark waits in the buffer, `on_drained` when nothing waits any more.
+    None of them is ever called from inside `write`.
     """
 
     def __init__(self, protocol: SeriatimProtocol) -> None:
@@ -70,7 +70,7 @@ class Socket:
         transport = self._protocol.transport
         if not self._protocol.direct:
             return 0
-        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 
     @property
     def taken_bytes(self) -> int:
@@ -177,7 +177,7 @@ class SeriatimProtocol(DaphneProtocol):
         if kind == "websocket.http.response.start":
             self._denial = message
         elif kind == "websocket.http.response.body":
-            self._deny(cast("dict[str, Any]", self._denial), message.get("body", b""))
+            self._deny(self._denial, message.get("body", b""))
         elif kind == "websocket.close" and self.state == Autobahn.STATE_OPEN:
             # Daphne's own way refuses most codes and drops the reason.
             reason = (message.get("reason") or "").encode()[:123].decode(errors="ignore").encode()

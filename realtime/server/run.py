@@ -39,7 +39,7 @@ HOOKS = (
 """What is used of Twisted, Autobahn and Daphne beside their documented interfaces."""
 
 
-class SeriatimServer(Server):  # type: ignore[misc]  # Daphne is not typed
+class SeriatimServer(Server):
     """Daphne's server with our protocol in its WebSocket factory and our extensions in WebSocket scopes."""
 
     def __init__(self, application: Callable[..., Awaitable[None]], endpoint: str, **options: Any) -> None:
@@ -67,7 +67,7 @@ class SeriatimServer(Server):  # type: ignore[misc]  # Daphne is not typed
             closeHandshakeTimeout=CLOSE_HANDSHAKE_S,
         )
         # In the loop's first turn, not with the first client: what the worker has to read should not make him wait.
-        reactor.callLater(0, worker.ensure)
+        reactor.callLater(0, worker.ensure)  # type: ignore[arg-type]  # the stub has the arguments in another order
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if scope["type"] == "websocket":

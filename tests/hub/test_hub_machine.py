@@ -80,9 +80,19 @@ class HubMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.clients)
     @rule(data=st.data(), congested=st.booleans())
     def stall(self, data: st.DataObject, congested: bool) -> None:
-        client = self.a_client(data)
-        HITS["stalled"] += congested and client.attached
-        client.congest(congested)
+        self.act("stall" if congested else "drain", self.world.clients.index(self.a_client(data)))
+
+    def act(self, does: str, who: int) -> None:
+        if not does or who >= len(self.world.clients):
+            return
+        client = self.world.clients[who]
+        if does == "ack":
+            if client.attached and client.window:
+                assert client.ack(client.position)
+                HITS["acked"] += 1
+        else:
+            HITS["stalled"] += does == "stall" and client.attached
+            client.congest(does == "stall")
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -93,14 +103,17 @@ class HubMachine(RuleBasedStateMachine):
                 st.sampled_from([0, 0, 0, 900]),
                 st.sampled_from(["hear", "hear", "hear", "later", "lose", "twice", "last first"]),
                 st.sampled_from([0.0, 0.0, 0.001, 0.02]),
+                st.sampled_from(["", "", "", "stall", "drain", "ack"]),
+                st.integers(0, 5),
             ),
             min_size=1,
             max_size=8,
         )
     )
-    def publish(self, traffic: list[tuple[int, int, str, float]]) -> None:
-        """Commits and announcements, each with its fate; "later" leaves it to `announce`."""
-        for count, size, fate, pause in traffic:
+    def publish(self, traffic: list[tuple[int, int, str, float, str, int]]) -> None:
+        """Commits and announcements, each with its fate ("later" leaves it to `announce`), and what clients do."""
+        for count, size, fate, pause, does, who in traffic:
+            self.act(does, who)
             self.world.publish(count, size)
             if fate != "later":
                 self.tell(len(self.world.pending) - 1, fate)

@@ -136,9 +136,7 @@ class Reader:
     def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None:
         self._ask(self.log.state, done)
 
-    def states(
-        self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]
-    ) -> None:
+    def states(self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]) -> None:
         self._ask(lambda: dict.fromkeys(channels, self.log.state()), done)
 
     def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None:
