@@ -110,7 +110,7 @@ class Backplane:
     # ------------------------------------------------------------------ tasks
 
     async def _listen(self) -> None:
-        """The only receiver of this worker's name. A receive is never cancelled but at the end: layers drop the name."""
+        """The only receiver of this worker's name. Never cancelled but at the end: layers would drop the name."""
         while True:
             try:
                 if self._name is None:

@@ -1,7 +1,6 @@
 """Order from disorder: announcements of one channel, as a worker hears them.
 
 Announcements may be lost, doubled, late or swapped (two workers' announcements swap by nature). `Ordering` knows the
-Announcements may be lost, doubled, late or swapped (two workers' announcements swap by nature). `Ordering` knows the
 serial that was passed on last and gives out frames in serial order, each once: the next serial goes out, an older one
 is dropped, one behind a hole is held. When a hole stays, the caller reads the log instead (`jump`). Pure; the caller
 watches the clock. Frames are opaque to it, except that `len()` of one bounds what is held.
