@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -41,17 +40,8 @@ PAGE_MOST = 1000
 TOKEN_TTL_S = 3600
 TOKEN_TTL_MOST_S = 30 * 86_400
 
+_RENDERER = JSONRenderer()
 EVERYTHING = Capability.parse({"*": ["*"]})
-
-
-class JSONOnly(BaseContentNegotiation):
-    """There is one representation; whatever `Accept` says, this is it."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        return renderers[0], renderers[0].media_type
 
 
 class PlatformView(APIView):
@@ -65,7 +55,6 @@ class PlatformView(APIView):
     throttle_classes = ()
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
-    content_negotiation_class = JSONOnly
     versioning_class = None
     metadata_class = None
 
@@ -73,6 +62,10 @@ class PlatformView(APIView):
     @property
     def default_response_headers(self) -> dict[str, str]:
         return {}
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[Any, str]:
+        """There is one representation; whatever `Accept` says, this is it."""
+        return _RENDERER, "application/json"
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], HttpResponse]:
         return exception_handler
