@@ -49,6 +49,16 @@ STEPS_A_TURN = 128
 BOUNDS_FRESH_S = 0.02
 """How old bounds may be when a reader behind is served: retention that was told before his ack must be seen by him."""
 
+ANEW_AFTER_S = 0.1
+"""Pause between telling a new epoch and reading its log: all who follow begin at its start in one moment, and their
+own reloading of state comes first."""
+
+ANEW_APART_S = 0.0005
+"""How far apart the subscribers of one channel begin then."""
+
+ANEW_MOST_S = 1.0
+"""The last of them begins no later."""
+
 RETRY_S = 0.25
 """Pause before a failed read is asked again."""
 
@@ -572,7 +582,7 @@ class Hub:
             followed.hole_timer.cancel()
             followed.hole_timer = None
         plan = Plan(bounds.oldest - 1, Skip(None, None, "epoch"))
-        for subscriber in list(followed.subscribers):
+        for index, subscriber in enumerate(list(followed.subscribers)):
             if subscriber.mode is Mode.JOINING:
                 continue
             subscriber.position = plan.serial
@@ -583,7 +593,8 @@ class Hub:
                 self._skipped_frame(followed.name, bounds.epoch, plan.skip or Skip(None, None, "epoch"))
             )
             subscriber.mode = Mode.BEHIND
-            self._schedule(subscriber)
+            pause_s = min(ANEW_AFTER_S + index * ANEW_APART_S, ANEW_MOST_S)
+            self._loop.call_later(pause_s, self._schedule, subscriber)
 
     def _ask(self, followed: Followed) -> None:
         """Asks the primary what the log is; a failed read is asked again while somebody follows."""

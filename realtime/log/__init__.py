@@ -16,7 +16,7 @@ from realtime.log.reads import (
     read_states,
     reading,
 )
-from realtime.log.retention import apply_retention, delete_chunks, new_epoch, new_epochs, prune
+from realtime.log.retention import apply_retention, begin_anew, delete_chunks, new_epoch, new_epochs, prune
 from realtime.log.rounds import Rounds, run_round_now
 from realtime.log.types import NEVER_USED, Append, LogState, News, Page, Published, Skipped
 from realtime.log.writer import LogWriter, RoundStats
@@ -33,6 +33,7 @@ __all__ = [
     "Rounds",
     "Skipped",
     "apply_retention",
+    "begin_anew",
     "delete_chunks",
     "find_since",
     "new_epoch",

@@ -71,6 +71,24 @@ def new_epoch(name: ChannelName) -> str:
     return epoch
 
 
+def begin_anew(name: ChannelName) -> str:
+    """Begin the channel's log anew: a new epoch, in which nothing of what was before is retained. Returns the epoch.
+
+    Serials go on, so that none is ever used twice. Rows are deleted later, like those that retention took. Raises as
+    `new_epoch` does.
+    """
+    state = read_states([name])[name]
+    if state.channel_id is None or state.epoch is None:
+        raise ProtocolError("not_found", "There is no log of this name.", channel=name)
+    epoch = make_epoch()
+    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+        cursor.execute(
+            "UPDATE realtime_log SET epoch = %s, oldest = head + 1 WHERE channel_id = %s", [epoch, state.channel_id]
+        )
+        cursor.execute("DELETE FROM realtime_latest WHERE channel_id = %s", [state.channel_id])
+    return epoch
+
+
 def new_epochs() -> tuple[int, list[int]]:
     """New epochs for all logs, for a database that went back in time: how many changed, and ids that were locked."""
     changed, locked, last = 0, list[int](), 0

@@ -1,7 +1,7 @@
-"""`manage.py new_epoch`: give logs a new epoch, after the database went back in time.
+"""`manage.py new_epoch`: give logs a new epoch, which makes every position that clients hold void; they are told.
 
-docs/how-to/restore.md says when that is needed. Every position that clients hold becomes void; they are told so, and
-start from what the log retains. Rows and serials stay.
+For one channel that begins its log anew, without what was in it, unless `--keep` says otherwise. `--all` is for a
+database that went back in time (docs/how-to/restore.md): everything is kept, and clients start from what is retained.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.log import new_epoch, new_epochs
+from realtime.log import begin_anew, new_epoch, new_epochs
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
 
 class Command(BaseCommand):
-    help = "Gives the log of one channel, or of all, a new epoch: after a restore, or a failover that lost commits."
+    help = "Begins the log of a channel anew, or gives all logs a new epoch after a restore or a failover."
 
     def add_arguments(self, parser: CommandParser) -> None:
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("channel", metavar="CHANNEL", nargs="?", help="the channel's name")
-        which.add_argument("--all", action="store_true", help="all channels")
+        which.add_argument("--all", action="store_true", help="all channels; their messages are kept")
+        parser.add_argument("--keep", action="store_true", help="keep the channel's messages under the new epoch")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if not options["all"]:
-                self.stdout.write(f"{options['channel']} has epoch {new_epoch(ChannelName(options['channel']))}.")
+                change = new_epoch if options["keep"] else begin_anew
+                self.stdout.write(f"{options['channel']} has epoch {change(ChannelName(options['channel']))}.")
                 return
             changed, locked = new_epochs()
         except ProtocolError as error:
