@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from realtime.delivery.capability import OPERATIONS
-from realtime.namespaces import Rules, rules_for
+from realtime.namespaces import Rules, drop_broken_connections, rules_for
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
 from realtime.tokens import ANONYMOUS, Identity
@@ -253,14 +253,14 @@ def _ask(question: NeedsHook, context: Context | None) -> None:
 
 
 def _ask_in_pool(question: NeedsHook, context: Context | None) -> None:
-    """`_ask` with the care for connections that a request would give: these threads live as long as the process."""
-    for connection in connections.all(initialized_only=True):
-        connection.close_if_unusable_or_obsolete()
+    """`_ask` in a thread that lives as long as the process: a connection that broke meanwhile is no answer."""
     try:
         _ask(question, context)
-    finally:
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
+    except ProtocolError as error:
+        # A hook only reads, so that asking it twice does no harm.
+        if error.code != "unavailable" or not drop_broken_connections():
+            raise
+        _ask(question, context)
 
 
 _executor: ThreadPoolExecutor | None = None

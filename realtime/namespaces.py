@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.models.signals import post_delete, post_save
 
 from realtime.conf import settings
@@ -30,6 +30,8 @@ from realtime.protocol.names import ChannelName, namespace_of
 __all__ = ["Rules", "all_rules", "load", "on_change", "refresh", "reset", "rules_for", "rules_named"]
 
 logger = logging.getLogger("realtime.namespaces")
+
+T = TypeVar("T")
 
 FRESH_S: Final = 1.0
 # While a worker refreshes every second, requests leave the reading to it; if it stops they take over.
@@ -114,7 +116,7 @@ def load() -> Mapping[str, Rules]:
     # Cleared before the reading: a change that is saved meanwhile sets it again, and the next caller reads again.
     _stale = False
     read_at = time.monotonic()
-    rows = Namespace.objects.values(*_COLUMNS)
+    rows = read_again_if_broken(lambda: list(Namespace.objects.values(*_COLUMNS)))
     rules: Mapping[str, Rules] = MappingProxyType({row["name"]: _rules(row) for row in rows})
     before, _snapshot = _snapshot, _Snapshot(rules, read_at)
     if before is not None and before.rules != rules:
@@ -222,6 +224,37 @@ def _tell() -> None:
             listener()
         except Exception:  # one listener's fault must not keep the others on old rules
             logger.exception("A listener for changed namespaces failed.")
+
+
+# ---------------------------------------------------------------- connections of long-lived threads
+
+
+def read_again_if_broken(read: Callable[[], T]) -> T:
+    """Call `read`; once more if this thread's database connection had broken since its last use.
+
+    Outside of requests nobody else looks after connections: a thread would fail for ever after a restart of the
+    database.
+    """
+    try:
+        return read()
+    except (OperationalError, InterfaceError):
+        if not drop_broken_connections():
+            raise
+    return read()
+
+
+def drop_broken_connections() -> bool:
+    """Close this thread's connections that failed and are of no more use; whether there was one. Costs nothing else."""
+    dropped = False
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is None or not connection.errors_occurred or connection.in_atomic_block:
+            continue
+        if connection.is_usable():
+            connection.errors_occurred = False
+        else:
+            connection.close()
+            dropped = True
+    return dropped
 
 
 # Connected on import: who never imports this module has no cache to keep right.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 
 from realtime import namespaces
 from realtime.models import Namespace
@@ -170,3 +170,22 @@ def test_operations_that_are_no_list_grant_nothing(namespace: Namespace) -> None
     load()
     assert rules_for(CHANNEL).known_ops == frozenset()
     assert rules_for(CHANNEL).anonymous_ops == {"publish"}
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_broke_is_replaced_at_once() -> None:
+    """A thread outside of requests would fail for ever after a restart of the database."""
+    Namespace.objects.create(name="rules")
+    load()
+    assert connection.connection is not None
+    connection.connection.close()
+    refresh()
+    assert rules_for(CHANNEL).name == "rules"
+
+
+@pytest.mark.django_db
+def test_a_connection_that_works_is_kept_though_a_query_failed() -> None:
+    connection.errors_occurred = True
+    assert namespaces.drop_broken_connections() is False
+    assert connection.connection is not None
