@@ -16,6 +16,7 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connections
+from django.utils.module_loading import import_string
 
 from realtime.conf import settings
 
@@ -155,6 +156,24 @@ def _faults_of_key(kid: str, key: object) -> Iterator[checks.CheckMessage]:
             hint="Give `public_key` (PEM), and `private_key` where this site issues tokens.",
             id="realtime.E005",
         )
+
+
+@checks.register(TAG)
+def check_client_ids(**_: Any) -> list[checks.CheckMessage]:
+    """The function that names clients exists; otherwise every connection with a session cookie would fail."""
+    try:
+        if callable(import_string(settings.USER_CLIENT_ID)):
+            return []
+        fault = "is no function"
+    except ImportError as error:
+        fault = f"cannot be imported: {error}"
+    return [
+        checks.Error(
+            f"REALTIME['USER_CLIENT_ID'] {fault}",
+            hint="Give the dotted path of a function that takes a user and returns a client id.",
+            id="realtime.E015",
+        )
+    ]
 
 
 @checks.register(TAG)

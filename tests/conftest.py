@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from django.apps import apps
 from django.conf import settings as django_settings
+from django.core import serializers
+from django.db import transaction
+from django.db.models.signals import post_migrate
 from django.test import override_settings
 from hypothesis import settings as hypothesis_settings
 
@@ -19,6 +23,7 @@ from tests.servers import Postgres, Redis, Site, site_environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from pytest_django import DjangoDbBlocker
 
 T = TypeVar("T")
 
@@ -55,6 +60,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Keep the rows that migrations make, such as the default namespace.
+
+    A test with transactions ends with all tables emptied, and the next test, in whatever order, would miss them.
+    """
+    models = [model for model in apps.get_models() if model._meta.app_label in ("realtime", "chat", "dashboards")]
+    with django_db_blocker.unblock():
+        rows = serializers.serialize("json", [row for model in models for row in model._base_manager.all()])
+
+    def restore(using: str, **_: object) -> None:
+        with transaction.atomic(using):
+            for row in serializers.deserialize("json", rows, using=using):
+                row.save(using=using)
+
+    # Emptying the tables ends with this signal. Kept by a strong reference: nobody else holds the function.
+    post_migrate.connect(restore, sender=apps.get_app_config("realtime"), weak=False)
+
+
 def eventually(
     predicate: Callable[[], T], timeout_s: float = 5000 * MS, *, every_s: float = 5 * MS, what: str = ""
 ) -> T:
@@ -75,7 +99,7 @@ def eventually(
 
 
 async def aeventually(
-    predicate: Callable[[], T | Awaitable[T]],
+    predicate: Callable[[], Awaitable[T]] | Callable[[], T],
     timeout_s: float = 5000 * MS,
     *,
     every_s: float = 5 * MS,

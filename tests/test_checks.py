@@ -123,6 +123,14 @@ def test_redis_py_8_is_refused_with_its_own_defaults(
         assert ids(checks.check_redis()) == expected
 
 
+@pytest.mark.parametrize(
+    "path", ["realtime.tokens.no_such_name", "no_such_module.name", "realtime.conf.settings", "word"]
+)
+def test_the_function_that_names_clients_must_exist(path: str) -> None:
+    with realtime(USER_CLIENT_ID=path):
+        assert ids(checks.check_client_ids()) == ["realtime.E015"]
+
+
 def test_redis_py_8_is_refused_when_no_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_redis_major", lambda: 8)
     with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}):
