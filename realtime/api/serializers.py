@@ -79,7 +79,7 @@ class MessageOut(Fields):
 
 
 class SkippedOut(Fields):
-    from_ = serializers.IntegerField(source="from")
+    from_ = serializers.IntegerField()
     to = serializers.IntegerField()
     reason = serializers.CharField()
 

@@ -21,6 +21,7 @@ from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler
 from realtime.api.parsers import StrictJSONParser, choice, integer, read_object
 from realtime.api.permissions import identity_of, require, require_api_key, require_known
+from realtime.api.schema import NAME
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
 from realtime.log.types import Page, Published
@@ -99,9 +100,10 @@ class MessagesView(PlatformView):
         operation_id="publish",
         request=serializers.MessagesIn,
         parameters=[
+            NAME,
             OpenApiParameter(
                 "Idempotency-Key", location=OpenApiParameter.HEADER, description="The `id` of a single message."
-            )
+            ),
         ],
         responses={
             201: serializers.PublishedOut,
@@ -131,6 +133,7 @@ class MessagesView(PlatformView):
     @extend_schema(
         operation_id="history",
         parameters=[
+            NAME,
             OpenApiParameter("after", int, description="Exclusive serial."),
             OpenApiParameter("before", int, description="Exclusive serial."),
             OpenApiParameter("since", int, description="Unix milliseconds: from the first message not earlier."),
@@ -180,7 +183,7 @@ class PublishView(PlatformView):
 class ChannelView(PlatformView):
     """One channel."""
 
-    @extend_schema(operation_id="channel", responses={200: serializers.ChannelOut})
+    @extend_schema(operation_id="channel", parameters=[NAME], responses={200: serializers.ChannelOut})
     def get(self, request: Request, name: str) -> HttpResponse:
         """What a channel's log holds, and how many are attached."""
         channel = channel_in(request._request, name)
