@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pytest
 from django.apps import apps
@@ -98,20 +98,24 @@ def eventually(
         time.sleep(every_s)
 
 
+@overload
 async def aeventually(
-    predicate: Callable[[], Awaitable[T]] | Callable[[], T],
-    timeout_s: float = 5000 * MS,
-    *,
-    every_s: float = 5 * MS,
-    what: str = "",
-) -> T:
+    predicate: Callable[[], Coroutine[Any, Any, T]], timeout_s: float = ..., *, every_s: float = ..., what: str = ...
+) -> T: ...
+@overload
+async def aeventually(
+    predicate: Callable[[], T], timeout_s: float = ..., *, every_s: float = ..., what: str = ...
+) -> T: ...
+async def aeventually(
+    predicate: Callable[[], Any], timeout_s: float = 5000 * MS, *, every_s: float = 5 * MS, what: str = ""
+) -> Any:
     """`eventually` for coroutines; the predicate may be one itself."""
     deadline = time.monotonic() + timeout_s
     while True:
         result = predicate()
         value: Any = await result if inspect.isawaitable(result) else result
         if value:
-            return value  # type: ignore[no-any-return]  # T, whether awaited or not
+            return value
         if time.monotonic() >= deadline:
             raise AssertionError(
                 f"not within {timeout_s} s: {what or inspect.getsource(predicate).strip()} (last {value!r})"
