@@ -30,6 +30,7 @@ export class FakeClock {
   /** Moves time, running what falls due on the way at its own moment. */
   async advance(ms) {
     const end = this.#now + ms;
+    await settled();
     for (;;) {
       const due = [...this.#timers].filter(([, timer]) => timer.at <= end).sort((a, b) => a[1].at - b[1].at || a[0] - b[0])[0];
       if (!due) break;

@@ -52,7 +52,8 @@ import { SerialTracker } from "./serials.js";
  * @typedef {object} Discontinuity
  * @property {number | null} from
  * @property {number | null} to
- * @property {string} reason `retention`, `epoch`, `conflated`, or `cursor`: another connection moved the cursor on.
+ * @property {string} reason `retention`, `epoch`, `conflated`; `cursor`: another connection moved the cursor on;
+ *   `unexplained`: the server moved on and did not say why.
  * @property {string | null} epoch The epoch from here on.
  * @property {Position | null} before The position until here.
  * @property {Position} position The position from here on.
@@ -270,6 +271,12 @@ export class Attachment {
   /** Attaches again from the own position, to be told anew who is here. */
   resync() {
     if (this.#state === "attached") this.#again();
+  }
+
+  /** The client was closed. The channel stays wanted, should it connect again. @param {SeriatimError} error */
+  closed(error) {
+    this.#loadTimer.clear();
+    for (const { reject } of this.#loads.splice(0)) reject(error);
   }
 
   /** Everything through `serial` is processed, whatever the consumer does next. @param {number} serial */
@@ -512,9 +519,15 @@ export class Attachment {
       this.#mustLoad ||= this.#loader !== null;
     } else if (before.epoch === start.epoch) {
       // A cursor may stand behind us (then its messages are dropped by serial), or ahead: another connection moved it.
-      if (start.serial > before.serial) return this.#tell(before.serial + 1, start.serial, "cursor", start);
-    } else if (before.epoch === null && before.serial === 0) this.#moveTo(start);
-    else return this.#tell(null, null, "epoch", start);
+      if (start.serial <= before.serial) return;
+      const { from } = this.#options;
+      const reason = typeof from === "object" && "cursor" in from ? "cursor" : "unexplained";
+      return this.#tell(before.serial + 1, start.serial, reason, start);
+    } else if (before.epoch === null) {
+      // The first publish came while we waited for it, or while we were away: then its retention may be over too.
+      if (start.serial > 0) return this.#tell(1, start.serial, "retention", start);
+      this.#moveTo(start);
+    } else return this.#tell(null, null, "epoch", start);
   }
 
   /** @param {SkippedFrame} frame @param {number} serial @returns {Promise<void> | void} */
@@ -523,7 +536,10 @@ export class Attachment {
     const epoch = frame.epoch;
     // Without numbers the log itself is another, or lost its end: then the position goes back.
     if (frame.to !== null && this.#isBehindPosition(epoch, serial)) return;
-    return this.#tell(frame.from, frame.to, frame.reason, { epoch, serial });
+    // What was in the hands of a consumer when the line was lost may be processed by now.
+    const at = this.#position;
+    const from = frame.from !== null && at !== null && at.epoch === epoch ? Math.max(frame.from, at.serial + 1) : frame.from;
+    return this.#tell(from, frame.to, frame.reason, { epoch, serial });
   }
 
   /**

@@ -343,6 +343,7 @@ export class Channel {
   /** The client was closed. @internal @param {SeriatimError} error */
   closed(error) {
     for (const { reject } of this.#attaches.splice(0)) reject(error);
+    this.#attachment.closed(error);
     for (const reader of [...this.#readers]) reader.end();
   }
 

@@ -66,7 +66,7 @@ import { socketUrl, WebSocketTransport } from "./transport-websocket.js";
  * @property {OutboxEntry} outbox A message of ours changed its state, in whatever channel.
  * @property {number} latency
  * @property {SeriatimError} error What belongs to no channel and no call.
- * @property {{ direction: "in" | "out", frame: any }} frame Every frame, for consoles and debugging.
+ * @property {{ direction: "in" | "out", text: string }} frame Every frame as it travels, also tokens: for consoles.
  */
 
 /** @typedef {{ frame: Record<string, unknown>, resolve: (answer: any) => void, reject: (error: Error) => void, backoff: Backoff, timer: Timer, isAsked: boolean }} Question */
@@ -81,6 +81,8 @@ const TOKEN_MARGIN_MS = 60_000;
 const TOKEN_AGAIN_MS = 5_000;
 /** How long a worker that said it leaves may take to close before we leave it. */
 const MOVE_GRACE_MS = 5_000;
+/** How long the account of a recovery waits for our own messages to be stored. */
+const SENT_WITHIN_MS = 3_000;
 /** How often a line whose answers are late is measured. */
 const MEASURE_MS = 2_000;
 
@@ -133,6 +135,9 @@ export class Client {
   #tokenEndsAt = null;
 
   #away = { received: 0, sent: 0, skipped: 0 };
+  #awayMs = 0;
+  #owesRecovered = false;
+  #recoveredTimer;
   /** @type {EventTarget | null} */
   #events;
   /** @type {(() => void)[]} */
@@ -154,6 +159,7 @@ export class Client {
     this.#retryTimer = new Timer(clock, () => this.#open());
     this.#measureTimer = new Timer(clock, () => this.#measure());
     this.#tokenTimer = new Timer(clock, () => void this.#renew());
+    this.#recoveredTimer = new Timer(clock, () => this.#tellRecovered());
     this.#moveTimer = new Timer(clock, () => this.#leaveWorker());
     this.#outbox = new Outbox({
       clock,
@@ -307,9 +313,11 @@ export class Client {
     const current = ++this.#try;
     this.#retryTimer.clear();
     this.#drop(1000, "replaced");
+    // Listeners of what was dropped, or of the state, may have closed the client.
+    if (current !== this.#try) return;
     this.#attempt += 1;
     this.#enter("connecting", { attempt: this.#attempt });
-    if (current !== this.#try) return; // A listener closed the client.
+    if (current !== this.#try) return;
     void this.#connect(current);
   }
 
@@ -337,6 +345,9 @@ export class Client {
         events: {
           onReady: (frame) => this.#isReady(frame),
           onFrame: (frame, size) => this.#frame(frame, size),
+          onWire: (direction, text) => {
+            if (this.#emitter.hasListeners("frame")) this.#emitter.emit("frame", { direction, text });
+          },
           onLatency: (ms) => this.#measured(ms),
           onLost: (lost) => this.#lost(lost),
         },
@@ -528,6 +539,8 @@ export class Client {
     this.#measureTimer.clear();
     this.#tokenTimer.clear();
     this.#moveTimer.clear();
+    this.#recoveredTimer.clear();
+    this.#owesRecovered = false;
     if (!connection) return;
     connection.close(code, reason);
     this.#latency.reset();
@@ -543,7 +556,9 @@ export class Client {
     this.#readyAt = 0;
     const error = this.#lastError;
     this.#lastError = null;
+    const current = this.#try;
     this.#drop(1000, "");
+    if (current !== this.#try) return; // A listener closed the client, or opened the next connection.
     if (good) {
       this.#backoff.reset();
       this.#attempt = 0;
@@ -605,7 +620,7 @@ export class Client {
 
   #channelChanged() {
     this.#settle();
-    if (this.#isNeeded()) this.#wake();
+    if (this.#state.name === "offline" && this.#isNeeded()) this.#wake();
   }
 
   /** Puts the state right while the line is up. */
@@ -623,10 +638,19 @@ export class Client {
     const { lostAt } = this.#state;
     const isBack = lostAt !== null && name !== "catching_up";
     this.#enter(name, { lostAt: isBack ? null : lostAt });
-    if (isBack) {
-      this.#emitter.emit("recovered", { awayMs: this.#clock.now() - lostAt, ...this.#away });
-      this.#away = { received: 0, sent: 0, skipped: 0 };
-    }
+    if (!isBack) return;
+    this.#awayMs = this.#clock.now() - lostAt;
+    this.#owesRecovered = true;
+    this.#recoveredTimer.set(SENT_WITHIN_MS);
+    if (this.#outbox.size === 0) this.#tellRecovered();
+  }
+
+  /** Tells what was made good: when our own messages are sent too, or after a moment without them. */
+  #tellRecovered() {
+    if (!this.#owesRecovered) return;
+    this.#owesRecovered = false;
+    this.#recoveredTimer.clear();
+    this.#emitter.emit("recovered", { awayMs: this.#awayMs, ...this.#away });
   }
 
   /** @param {LineStateName} name @param {Partial<LineState>} [facts] */
@@ -639,8 +663,9 @@ export class Client {
       lostAt = facts.since ?? now;
       this.#away = { received: 0, sent: 0, skipped: 0 };
     }
+    let since = name === before.name ? before.since : (facts.since ?? now);
     // Trying and failing again is one absence: it counts from when the line was lost.
-    const since = name === before.name ? before.since : (facts.since ?? (name === "offline" ? (lostAt ?? now) : now));
+    if (name === "offline") since = lostAt ?? since;
     this.#state = Object.freeze({
       name,
       since,
@@ -658,6 +683,7 @@ export class Client {
     if (entry.state === "sent") this.#away.sent += 1;
     this.#channels.get(entry.channel)?.drawOutbox(entry);
     this.#emitter.emit("outbox", entry);
+    if (this.#outbox.size === 0) this.#tellRecovered();
   }
 
   /** @param {number} ms */

@@ -22,8 +22,8 @@ const HEADER_TOKEN = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/;
 export const READY_WITHIN_MS = 15_000;
 /** From a probe to the first sign of life. */
 export const PROBE_WITHIN_MS = 10_000;
-/** From a request to its answer. The server gives up on its database long before. */
-export const ANSWER_WITHIN_MS = 30_000;
+/** From a request to its answer. The server gives up on its database long before; a thin line may need most of it. */
+export const ANSWER_WITHIN_MS = 60_000;
 
 /**
  * @typedef {object} Lost
@@ -37,6 +37,7 @@ export const ANSWER_WITHIN_MS = 30_000;
  * @property {(frame: ReadyFrame) => void} onReady
  * @property {(frame: ServerFrame, size: number) => void} onFrame Everything that is no answer to a request. `size` in
  *   UTF-16 units.
+ * @property {(direction: "in" | "out", text: string) => void} onWire Every frame as it travels.
  * @property {(ms: number) => void} onLatency An answer took so long; or one is awaited for so long already.
  * @property {(lost: Lost) => void} onLost
  */
@@ -87,7 +88,7 @@ export class Connection {
       onOpen: () => {
         if (this.#ended) return;
         this.#heard();
-        if (token !== null && !inHeader) this.#link.send(JSON.stringify({ type: "auth", ref: 0, token }));
+        if (token !== null && !inHeader) this.#write(JSON.stringify({ type: "auth", ref: 0, token }));
       },
       onText: (text) => {
         if (!this.#ended) this.#receive(text);
@@ -111,7 +112,7 @@ export class Connection {
    * @param {Record<string, unknown>} frame
    */
   send(frame) {
-    if (!this.#ended) this.#link.send(this.#encode(frame, ""));
+    if (!this.#ended) this.#write(this.#encode(frame, ""));
   }
 
   /**
@@ -127,7 +128,7 @@ export class Connection {
     const ref = this.#nextRef++;
     this.#pending.set(ref, { onAnswer, sentAt: this.#clock.now(), isLate: false });
     this.#timer.setSooner(SLOW_MS);
-    this.#link.send(this.#encode({ ...frame, ref }, messages));
+    this.#write(this.#encode({ ...frame, ref }, messages));
   }
 
   /**
@@ -152,6 +153,12 @@ export class Connection {
     if (this.#ended) return;
     this.#stop();
     this.#link.close(code, reason);
+  }
+
+  /** @param {string} text */
+  #write(text) {
+    this.#link.send(text);
+    this.#events.onWire("out", text);
   }
 
   #stop() {
@@ -183,6 +190,7 @@ export class Connection {
   /** @param {string} text */
   #receive(text) {
     this.#heard();
+    this.#events.onWire("in", text);
     const frame = parseFrame(text);
     if (frame === null) return;
     if (frame.type === "ready" && !this.#isReady) {

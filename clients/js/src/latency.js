@@ -17,7 +17,7 @@ export class Latency {
    */
   sample(ms, now) {
     this.ms = this.ms === null ? ms : Math.round(this.ms * 0.6 + ms * 0.4);
-    if (ms <= SLOW_MS) this.#overSince = null;
+    if (ms < SLOW_MS) this.#overSince = null;
     else this.#overSince ??= now - ms + SLOW_MS;
   }
 

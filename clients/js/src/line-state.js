@@ -35,9 +35,9 @@ const UP = /** @type {const} */ (["live", "catching_up", "slow", "moving"]);
 export const TRANSITIONS = Object.freeze({
   closed: ["connecting"],
   connecting: ["connecting", ...UP, ...END],
-  live: ["catching_up", "slow", "moving", ...END],
-  catching_up: ["live", "slow", "moving", ...END],
-  slow: ["live", "catching_up", "moving", ...END],
+  live: ["catching_up", "slow", "moving", "connecting", ...END],
+  catching_up: ["live", "slow", "moving", "connecting", ...END],
+  slow: ["live", "catching_up", "moving", "connecting", ...END],
   moving: ["moving", "connecting", ...END],
   offline: ["offline", "connecting", "closed"],
   waiting: ["waiting", "connecting", "closed"],

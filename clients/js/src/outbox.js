@@ -250,14 +250,14 @@ export class Outbox {
   }
 
   /**
-   * Takes back a message that is not on its way. Its promise rejects with `discarded`.
+   * Takes back a message that is not on its way. Its promise rejects with `discarded`. One with `attempts` above 0 was sent
+   * before and may be stored all the same.
    *
    * @param {string} id
-   * @returns {boolean} False when it is on its way or not here: its outcome is the server's.
+   * @returns {boolean} False when it is on its way or not here.
    */
   discard(id) {
     const item = this.#find(id);
-    // One that was sent before a cut may be stored already; taking it back would only hide that.
     if (!item || item.inFlight) return false;
     this.#fail(item, new SeriatimError("discarded", undefined, { channel: item.entry.channel }));
     this.#fill();
@@ -378,7 +378,13 @@ export class Outbox {
     const known = new Set(this.#all().map((item) => item.order));
     for (const message of stored) {
       if (known.has(message.order)) continue;
-      const item = this.#item(message, () => {}, () => {});
+      let item;
+      try {
+        item = this.#item(message, () => {}, () => {});
+      } catch (cause) {
+        this.#onError(new SeriatimError("storage", "a stored message cannot be read", { cause }));
+        continue;
+      }
       item.saved = true;
       this.#insert(item);
       this.#explain(this.#lane(message.channel), item);
@@ -430,8 +436,9 @@ export class Outbox {
     lane.inFlight += 1;
     this.#inFlight += 1;
     item.entry.attempts += 1;
-    this.#draw(item, "pending", null, null);
+    // First the wire, then the page: a listener may publish, and must not get before this one.
     send(frame, (answer) => this.#answered(lane, item, answer), item.text);
+    this.#draw(item, "pending", null, null);
   }
 
   /** @param {Lane} lane @param {Item} item @param {PublishedFrame | ErrorFrame} answer */
@@ -458,8 +465,8 @@ export class Outbox {
       channel: lane.channel,
       epoch: answer.epoch,
       serial: answer.serials[0],
-      duplicate: answer.duplicates.length > 0,
-      conflict: answer.conflicts.length > 0,
+      duplicate: (answer.duplicates?.length ?? 0) > 0,
+      conflict: (answer.conflicts?.length ?? 0) > 0,
     };
     this.#unsave(item);
     this.#remove(item);
@@ -494,7 +501,7 @@ export class Outbox {
 
   /** Says anew why each message of a lane waits. @param {Lane} lane */
   #redraw(lane) {
-    for (const item of lane.items) if (!item.inFlight && this.#explain(lane, item)) this.#onEntry({ ...item.entry });
+    for (const item of [...lane.items]) if (!item.inFlight && this.#explain(lane, item)) this.#onEntry({ ...item.entry });
   }
 
   /** Gives whether the page has to draw it anew. @param {Lane} lane @param {Item} item */
