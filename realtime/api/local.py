@@ -16,5 +16,8 @@ def readiness() -> dict[str, bool]:
     running = worker.current()
     if running is None:
         return {}
-    thread = running.writer._thread
-    return {"writer": thread is not None and thread.is_alive(), "serving": not running.draining}
+    return {
+        "namespaces": running.ready.is_set(),
+        "writer": running.writer.running,
+        "not_draining": not running.draining,
+    }

@@ -98,6 +98,7 @@ class MessagesView(PlatformView):
 
     @extend_schema(
         operation_id="publish",
+        # One message object, without `messages`, is taken as well; docs/reference/rest.md says so.
         request=serializers.MessagesIn,
         parameters=[
             NAME,
