@@ -1,4 +1,4 @@
-"""CPU of `POST /api/v1/channels/{name}/messages` against an empty DRF view, in one process, through the whole ASGI stack.
+"""CPU of `POST …/messages` against an empty DRF view, in one process, through the whole ASGI stack.
 
     python -m bench.rest [--requests 2000] [--concurrency 16] [--messages 1]
 
