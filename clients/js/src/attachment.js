@@ -367,8 +367,11 @@ export class Attachment {
     this.#cadence.begin(frame.window === 0 ? 0 : (frame.ack_every ?? 0));
     this.#ackMs = frame.ack_ms ?? 0;
     this.#ackTimer.clear();
-    this.#target = frame.head;
-    this.#isLevel = !withSnapshot && frame.head <= frame.serial;
+    // The first epoch of a log that was followed from before its first message is no backlog.
+    if (frame.ref !== undefined || !frame.resumed) {
+      this.#target = frame.head;
+      this.#isLevel = !withSnapshot && frame.head <= frame.serial;
+    }
     if (withSnapshot) this.#snapshot = { rows: [], restart };
     else this.#push({ kind: "attached", frame, restart }, frame.epoch);
     void this.pump();
