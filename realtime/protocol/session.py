@@ -196,7 +196,6 @@ class _Running:
     kind: str
     ref: str | int | None
     channel: ChannelName
-    failed: bool = False
 
 
 class Session:
@@ -247,6 +246,17 @@ class Session:
         """The handshake carried this token."""
         self._verifying = True
         return [Verify(token, None)]
+
+    def look_up(self) -> None:
+        """The handshake carried something that may prove a client: then `identified`, `refused` or `unidentified`."""
+        self._verifying = True
+
+    def unidentified(self, now: float, time_ms: int) -> list[Effect]:
+        """What was looked up proves nobody: `auth` is awaited."""
+        if self.state is State.CLOSED:
+            return []
+        self._verifying = False
+        return self._continue(now, time_ms)
 
     def receive(self, text: str, now: float, time_ms: int) -> list[Effect]:
         """A text frame came."""
@@ -301,11 +311,17 @@ class Session:
     def attached(self, op: int, frame: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """The channel is attached; `frame` is the `attached` frame without `ref`. Messages may follow the effects."""
         running = self._running.pop(op)
+        if self.state is State.CLOSED:
+            return []
+        # Its old attachment may have been ended while this one was on its way.
+        self.attachments.add(running.channel)
         return [Send(_with_ref(frame, running.ref)), *self._continue(now, time_ms)]
 
     def published(self, op: int, answer: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """The messages are committed; `answer` is the `published` frame without `type` and `ref`."""
         running = self._running.pop(op)
+        if self.state is State.CLOSED:
+            return []
         if self._chains.get(running.channel, -1) == op:
             del self._chains[running.channel]
         return [Send(_with_ref({"type": "published", **answer}, running.ref)), *self._continue(now, time_ms)]
@@ -313,11 +329,15 @@ class Session:
     def done(self, op: int, answer: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """A history or presence request is answered by this frame, which has no `ref` yet."""
         running = self._running.pop(op)
+        if self.state is State.CLOSED:
+            return []
         return [Send(_with_ref(answer, running.ref)), *self._continue(now, time_ms)]
 
     def failed(self, op: int, error: ProtocolError, attached: bool, now: float, time_ms: int) -> list[Effect]:
         """A request was refused; `attached` says whether an attachment to its channel (still) stands."""
         running = self._running.pop(op)
+        if self.state is State.CLOSED:
+            return []
         if running.kind == "publish" and self._chains.get(running.channel, -1) == op:
             self._note_failure(running.channel)
         if running.kind == "attach" and not attached:
@@ -329,7 +349,7 @@ class Session:
     def ended(self, channel: ChannelName, frame: dict[str, object]) -> list[Effect]:
         """The shell ended an attachment by itself; `frame` tells the client."""
         self.attachments.discard(channel)
-        return [Send(frame)]
+        return [] if self.state is State.CLOSED else [Send(frame)]
 
     def closed(self) -> None:
         """The connection is gone, or the shell closes it for a reason of its own."""
@@ -385,19 +405,18 @@ class Session:
     def _begin(self, frame: Frame | FrameError, now: float, time_ms: int) -> list[Effect]:
         if isinstance(frame, FrameError):
             return self._bad(frame, now)
+        effects: list[Effect] = []
+        if frame.acks and self.state is State.READY:
+            effects.append(Ack(frame.acks))
         if isinstance(frame, frames.Auth):
             self._verifying = True
-            return [Verify(frame.token, frame.ref)]
+            effects.append(Verify(frame.token, frame.ref))
+            return effects
         if self.state is State.OPENING:
             return self._before_auth(frame)
-        effects: list[Effect] = []
-        if frame.acks:
-            effects.append(Ack(frame.acks))
         try:
             effects += self._perform(frame, time_ms)
         except ProtocolError as error:
-            if isinstance(frame, frames.Publish):
-                self._note_failure(ChannelName(frame.channel))
             effects.append(Send(error.frame(frame.ref)))
         return effects
 
@@ -455,6 +474,7 @@ class Session:
         if frame.chained and channel in self._chains:
             after = self._chains[channel]
             if after is None:
+                self._note_failure(channel)
                 raise ProtocolError("order", channel=channel)
         op = self._run("publish", frame.ref, channel)
         self._chains[channel] = op
@@ -473,6 +493,13 @@ class Session:
             if oldest is not None:
                 del self._chains[oldest]
 
+    def _note_refused(self, frame: frames.Publish) -> None:
+        """A publish was not even begun. What is no channel's name is not remembered: it can be a megabyte."""
+        try:
+            self._note_failure(parse_channel(frame.channel))
+        except ProtocolError:
+            return
+
     # ------------------------------------------------------------------ faults
 
     def _bad(self, error: FrameError, now: float) -> list[Effect]:
@@ -487,6 +514,8 @@ class Session:
 
     def _before_auth(self, frame: Frame) -> list[Effect]:
         self._unauthorized += 1
+        if isinstance(frame, frames.Publish):
+            self._note_refused(frame)
         error = ProtocolError(
             "unauthorized",
             "There was no `auth` frame yet.",
