@@ -137,6 +137,12 @@ class LogWriter:
         self._give_up(left)
         return False
 
+    @property
+    def running(self) -> bool:
+        """Whether `submit` takes appends now, unless the queue is full."""
+        with self._changed:
+            return self._thread is not None and self._thread.is_alive() and not (self._stopping or self._dead)
+
     def queued(self) -> tuple[int, int]:
         """Messages and bytes that are not settled yet."""
         with self._changed:
@@ -150,7 +156,6 @@ class LogWriter:
                 pass
         except BaseException:
             logger.critical("The log writer died; this process cannot publish any more", exc_info=True)
-            raise
         finally:
             with self._changed:
                 self._dead = True

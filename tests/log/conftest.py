@@ -1,0 +1,24 @@
+"""Fixtures of the log's tests. Everything here commits: rounds, threads and processes have to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from realtime.models import Namespace
+from tests.log.world import accept_rows, refuse_rows
+
+
+@pytest.fixture
+def log(transactional_db: None) -> None:
+    """An empty log and the namespace `default`, which the flush before took away."""
+    Namespace.objects.get_or_create(name="default")
+
+
+@pytest.fixture
+def refusing_rows(log: None) -> Iterator[None]:
+    """The database refuses messages with an id that begins with "bad"."""
+    refuse_rows()
+    yield
+    accept_rows()
