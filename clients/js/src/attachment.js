@@ -12,7 +12,7 @@
 //         └──── unwant, detached, refused ──────────┘
 //
 // Resume. Whatever the first `from` was, later attaches say the position of the last processed message; the server sends what
-// came after it again, so what was received and not processed is dropped. Two exceptions. A snapshot that was cut is asked for
+// came after it again, so what is received and not processed then is dropped. Two exceptions. A snapshot that was cut is asked for
 // again. A cursor is attached by name each time, since acks move it only then; what the stored position repeats is dropped by
 // serial. What stands in the hands of a consumer when the line is lost stays there, and its second copy is dropped.
 
@@ -217,13 +217,13 @@ export class Attachment {
     if (this.#wanted) this.#ask();
   }
 
-  /** The line is lost. What was received and not processed will be sent again. */
+  /** The line is lost. Consumers go on with what was received; what is left at the next attach will be sent again. */
   lineDown() {
     this.#asks += 1;
     this.#retryTimer.clear();
     this.#ackTimer.clear();
     this.#cadence.begin(0);
-    this.#drop();
+    this.#snapshot = null;
     if (this.#wanted) this.#state = "attaching";
   }
 

@@ -603,6 +603,78 @@ test("presence: entered again after a reconnect", async () => {
   assert.equal(server.link.read.at(-1).action, "leave");
 });
 
+test("of two attaches on their way only the last one counts", async () => {
+  const { server, channel, link, messages } = await attached({ count: 5 });
+  server.auto = false;
+  const both = [channel.attach({ from: "start" }), channel.attach({ from: { rewind: 1 } })];
+  link.moveAll();
+  await Promise.all(both);
+  await settled();
+  assert.deepEqual(serials(messages), [5]);
+});
+
+test("an attach that is answered after `detach` attaches nothing", async () => {
+  const { server, client } = setup();
+  server.publish(NAME, 1);
+  const channel = client.channel(NAME, { from: "start" });
+  const messages = collect(channel);
+  client.connect();
+  await settled();
+  server.auto = false;
+  const refused = assert.rejects(channel.attach(), { code: "detached" });
+  channel.detach();
+  server.link.moveAll();
+  await refused;
+  await settled();
+  assert.equal(channel.state, "detached");
+  assert.deepEqual(messages, []);
+  assert.equal(server.link.attachments.size, 0);
+});
+
+test("a message of the old epoch is not acknowledged in the new one", async () => {
+  const { server, client, clock } = setup();
+  server.ackMs = 1000;
+  const channel = client.channel(NAME);
+  let go;
+  channel.on("message", ({ data }) => data === "old" && new Promise((resolve) => (go = resolve)));
+  client.connect();
+  await channel.attach();
+  for (let i = 0; i < 5; i++) server.publish(NAME, i);
+  await clock.advance(1000);
+  server.publish(NAME, "old");
+  await settled();
+  server.startAnew(NAME);
+  await settled();
+  go();
+  await clock.advance(5000);
+  assert.deepEqual(acks(server.link), [5]);
+  assert.deepEqual(channel.position, { epoch: server.log(NAME).epoch, serial: 0 });
+});
+
+test("a consumer goes on with what was received while the line is away", async () => {
+  const { server, client } = setup();
+  for (let i = 1; i <= 5; i++) server.publish(NAME, i);
+  const channel = client.channel(NAME, { from: "start" });
+  const seen = [];
+  let go;
+  channel.on("message", ({ serial }) => {
+    seen.push(serial);
+    return new Promise((resolve) => (go = resolve));
+  });
+  client.connect();
+  channel.attach();
+  await settled();
+  server.link.cut();
+  for (let i = 0; i < 4; i++) {
+    go();
+    await settled();
+  }
+  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+  client.retryNow();
+  await settled();
+  assert.equal(froms(server).at(-1).serial, 4);
+});
+
 test("messages before `attached` of a second attach are dropped", async () => {
   const { server, channel, link, messages } = await attached({ count: 3 });
   server.auto = false;
