@@ -57,7 +57,7 @@ def text_of(response: Any) -> str:
 
 def form(**changes: Any) -> dict[str, Any]:
     return {
-        "name": "chat",
+        "name": "club",
         "create": "publish",
         "known_ops": ["subscribe"],
         "window_default": 256,
@@ -75,10 +75,10 @@ def test_a_namespace_is_made_and_changed_and_holds_at_once(desk: Client) -> None
     for group in ("Access", "Retention", "Delivery", "Publishing"):
         assert group in page
     assert desk.post(url("namespace", "add"), form()).status_code == 302
-    assert namespaces.rules_for(parse_channel("chat:x")).known_ops == {"subscribe"}
+    assert namespaces.rules_for(parse_channel("club:x")).known_ops == {"subscribe"}
     changed = form(known_ops=["publish", "history"], retention_messages=5)
-    assert desk.post(url("namespace", "change", "chat"), changed).status_code == 302
-    rules = namespaces.rules_for(parse_channel("chat:x"))
+    assert desk.post(url("namespace", "change", "club"), changed).status_code == 302
+    rules = namespaces.rules_for(parse_channel("club:x"))
     assert rules.known_ops == {"publish", "history"} and rules.retention_messages == 5
     assert "5 messages" in text_of(desk.get(url("namespace")))
 
@@ -96,12 +96,12 @@ def test_every_field_of_a_namespace_is_on_the_form(desk: Client) -> None:
 )
 def test_rules_that_cannot_be_are_refused_in_the_form(desk: Client, wrong: dict[str, Any]) -> None:
     response = desk.post(url("namespace", "add"), form(**wrong))
-    assert response.status_code == 200 and not Namespace.objects.filter(name="chat").exists()
+    assert response.status_code == 200 and not Namespace.objects.filter(name="club").exists()
 
 
 def test_the_name_of_a_namespace_cannot_be_changed(desk: Client) -> None:
-    Namespace.objects.create(name="chat")
-    desk.post(url("namespace", "change", "chat"), form(name="other"))
+    Namespace.objects.create(name="club")
+    desk.post(url("namespace", "change", "club"), form(name="other"))
     assert not Namespace.objects.filter(name="other").exists()
 
 

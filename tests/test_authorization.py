@@ -41,6 +41,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Known namespaces without a database: `decide` must need none."""
     monkeypatch.setattr(namespaces, "_current", lambda: RULES)
     hooks = dict(authorization._hooks)
+    authorization._hooks.clear()  # those of the site's applications
     authorization._remembered.clear()
     yield
     authorization._hooks.clear()

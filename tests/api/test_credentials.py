@@ -167,15 +167,15 @@ def test_a_session_has_what_the_namespace_grants_to_anyone_known(browser: Browse
 
 
 def test_a_hook_of_the_application_decides_over_http_too(api: Api) -> None:
-    Namespace.objects.create(name="chat")
+    Namespace.objects.create(name="club")
 
-    @authorizes("chat")
+    @authorizes("club")
     def hook(identity: Any, channel: str, operation: str, context: Any) -> bool:
-        return operation == "history" or channel == f"chat:{identity.client}"
+        return operation == "history" or channel == f"club:{identity.client}"
 
     try:
-        assert api.publish("chat:ana", {"data": 1}).status_code == 201
-        assert_refused(api.publish("chat:ben", {"data": 1}), 403, "forbidden")
-        assert api.page("chat:ben").status_code == 200
+        assert api.publish("club:ana", {"data": 1}).status_code == 201
+        assert_refused(api.publish("club:ben", {"data": 1}), 403, "forbidden")
+        assert api.page("club:ben").status_code == 200
     finally:
-        unregister("chat", hook)
+        unregister("club", hook)

@@ -173,13 +173,13 @@ def test_ids_are_known_per_client(api: Api) -> None:
 
 def test_refusals_come_in_the_order_of_the_contract(api: Api) -> None:
     """Credentials, body, name, forbidden, not found, limits."""
-    narrow = token(cap={"chat:*": ["publish"]})
+    narrow = token(cap={"club:*": ["publish"]})
     wrong, large = {"messages": 1}, {"data": "x" * 70_000}
     assert_refused(api.publish("bad name", wrong, auth="bad"), 401, "unauthorized")
     assert_refused(api.publish("bad name", wrong, auth=narrow), 400, "bad_frame")
     assert_refused(api.publish("bad name", large, auth=narrow), 400, "bad_channel")
     assert_refused(api.publish("nobody:x", large, auth=narrow), 403, "forbidden")
-    assert_refused(api.publish("chat:x", large, auth=narrow), 404, "not_found")
+    assert_refused(api.publish("club:x", large, auth=narrow), 404, "not_found")
     assert_refused(api.publish("x", large), 413, "too_large")
 
 
