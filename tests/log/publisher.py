@@ -12,7 +12,7 @@ import sys
 import django
 
 CHANNELS_COUNT = 6
-TURNS = 150
+TURNS = 60
 
 
 def main(number: int) -> None:

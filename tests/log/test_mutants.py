@@ -10,7 +10,6 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from realtime.log import reads, retention, rounds, sql, writer
-from tests.log import test_reads, test_retention, test_rounds, test_writer
+from tests.log import machine, test_reads, test_retention, test_rounds, test_writer
 from tests.log.machine import LogMachine
 
 Check = Callable[..., Any]
@@ -79,9 +78,6 @@ def by_the_machine() -> None:
             rounds, "decide", "latest[channel_id, message.key] = serial", "pass", id="the newest of a key is not noted"
         ),
         pytest.param(
-            rounds._Growing, "__init__", "max(clock_ms, log.last_time)", "clock_ms", id="time goes back with the clock"
-        ),
-        pytest.param(
             rounds.Rounds,
             "_run",
             "self._run(appends[middle:], locks, result)",
@@ -91,37 +87,45 @@ def by_the_machine() -> None:
         pytest.param(
             rounds.Rounds,
             "_run",
-            "self._run(appends[:middle], locks, result)\n            self._run(appends[middle:], locks, result)",
-            "self._run(appends[middle:], locks, result)\n            self._run(appends[:middle], locks, result)",
+            "self._run(appends[:middle], locks, result)\n                self._run(appends[middle:], locks, result)",
+            "self._run(appends[middle:], locks, result)\n                self._run(appends[:middle], locks, result)",
             id="a round is split in the wrong order",
         ),
         pytest.param(
             retention, "prune", "SET oldest = CASE", "SET head = head, oldest = 1 + CASE", id="prune takes one too many"
         ),
-        pytest.param(
-            retention, "delete_chunks", "now - 1000 * settings", "now + 1000 * settings", id="young rows are deleted"
-        ),
-        pytest.param(
-            reads, "read_snapshot", "ORDER BY serial DESC", "ORDER BY serial", id="the oldest keys in a snapshot"
-        ),
     ],
 )
-def test_the_machine_notices(
-    owner: Any, name: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    if name == "read_snapshot":
-        # The machine has fewer keys than the limit; a test of its own looks at that.
-        mutate(monkeypatch, owner, name, old, new)
-        monkeypatch.setattr(test_reads, name, reads.read_snapshot)
-        with pytest.raises(AssertionError):
-            test_reads.test_a_snapshot_is_the_newest_of_each_key_also_behind_retention()
-        return
+def test_the_machine_notices(owner: Any, name: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch, owner, name, old, new)
-    if isinstance(owner, ModuleType) and owner is not rounds:
-        monkeypatch.setattr("tests.log.machine." + name, getattr(owner, name))
+    if owner is retention:
+        monkeypatch.setattr(machine, name, getattr(owner, name))
     with pytest.raises(BaseException) as noticed:  # an assertion, or several in a group
         by_the_machine()
     assert not isinstance(noticed.value, KeyboardInterrupt)
+
+
+@pytest.mark.usefixtures("log")
+def test_time_that_goes_back_with_the_clock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, rounds._Growing, "__init__", "max(clock_ms, log.last_time)", "clock_ms")
+    with pytest.raises(AssertionError):
+        test_rounds.test_time_never_decreases_when_the_clock_jumps_back()
+
+
+@pytest.mark.usefixtures("log")
+def test_deleting_young_rows_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, retention, "delete_chunks", "now - 1000 * settings", "now + 1000 * settings")
+    monkeypatch.setattr(test_retention, "delete_chunks", retention.delete_chunks)
+    with pytest.raises(AssertionError):
+        test_retention.test_rows_go_only_when_they_are_old_and_no_longer_retained()
+
+
+@pytest.mark.usefixtures("log")
+def test_a_snapshot_of_the_oldest_keys_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, reads, "read_snapshot", "ORDER BY serial DESC", "ORDER BY serial")
+    monkeypatch.setattr(test_reads, "read_snapshot", reads.read_snapshot)
+    with pytest.raises(AssertionError):
+        test_reads.test_a_snapshot_is_the_newest_of_each_key_also_behind_retention()
 
 
 @pytest.mark.usefixtures("log")
