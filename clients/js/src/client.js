@@ -316,6 +316,7 @@ export class Client {
     // Listeners of what was dropped, or of the state, may have closed the client.
     if (current !== this.#try) return;
     this.#attempt += 1;
+    this.#readyAt = 0;
     this.#enter("connecting", { attempt: this.#attempt });
     if (current !== this.#try) return;
     void this.#connect(current);
@@ -551,7 +552,7 @@ export class Client {
 
   /** @param {Lost} lost */
   #lost({ code, reason, heardAt }) {
-    const wasReady = this.#ready !== null && this.#readyAt > 0;
+    const wasReady = this.#readyAt > 0;
     const good = wasReady && this.#clock.now() - this.#readyAt >= GOOD_AFTER_MS;
     this.#readyAt = 0;
     const error = this.#lastError;
@@ -567,7 +568,8 @@ export class Client {
     const meant = meantCode(code);
     const facts = { code: meant, reason: reason || error?.message || "the line broke", since: heardAt };
     const hint = retryAfterMs(reason) ?? error?.retry_after_ms ?? null;
-    switch (reconnectAfter(code)) {
+    // The server waited for credentials and got none: nobody is signed in, as if they had been refused.
+    switch (meant === 4408 && !wasReady ? "new_token" : reconnectAfter(code)) {
       case "no":
         return this.#enter(meant === 1000 ? "closed" : "stopped", { ...facts, since: undefined });
       case "new_token":

@@ -394,6 +394,17 @@ test("a token function that fails is a try that failed; one that says 401 means 
   assert.equal(client.state.name, "signed_out");
 });
 
+test("no credentials in time, twice, means signed out", async () => {
+  const reasons = [];
+  const { client, server } = setup({ token: ({ reason }) => (reasons.push(reason), null) });
+  server.greet = () => [4408, "no auth"];
+  client.channel("chat:lobby").attach().catch(() => {});
+  client.connect();
+  await settled();
+  assert.deepEqual(reasons, ["connect", "unauthorized"]);
+  assert.equal(client.state.name, "signed_out");
+});
+
 test("closed for idleness: back when there is something to say", async () => {
   const { client, server, clock } = setup();
   client.connect();
