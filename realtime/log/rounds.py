@@ -310,7 +310,7 @@ class Rounds:
             try:
                 look = self._open(sql, cursor, appends, names, locks)
             except (OperationalError, InterfaceError):
-                if not was_connected or connection.in_atomic_block or connection.is_usable():
+                if not was_connected or connection.in_atomic_block or not _is_lost(connection):
                     raise
                 # The server closed a connection that had been idle. Nothing was written yet: a new one will do.
                 discard(connection)
@@ -381,6 +381,11 @@ def discard(connection: BaseDatabaseWrapper) -> None:
         except Exception:
             # Closing a dead connection may fail as well; Django forgets it all the same.
             logger.debug("Closing the connection failed", exc_info=True)
+
+
+def _is_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the driver knows the connection to be gone. `is_usable` would also say so of an aborted transaction."""
+    return bool(getattr(connection.connection, "closed", False))
 
 
 def _set_aside(appends: list[Append], result: Round) -> list[Append]:

@@ -460,9 +460,11 @@ def test_a_locked_log_is_set_aside_with_all_that_follows_on_it(realtime_settings
     publish(append(ALPHA, "zero"), append(BETA, "zero"))
     first, second, other = append(ALPHA, "a"), append(ALPHA, "b"), append(BETA, "c")
     chained = append(ALPHA, "d", previous=second)
+    kept = connection.connection
     with log_locked(ALPHA):
         result = Rounds().run([first, other, second, chained])
         assert result.aside == [first, second, chained]
+        assert connection.connection is kept
         assert result.stuck == {ALPHA}
         assert stored(other.outcome) == [2]
     assert not Rounds().run(result.aside).aside

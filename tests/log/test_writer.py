@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from realtime.log import Append, LogWriter, News, RoundStats, run_round_now
 from realtime.protocol.errors import ProtocolError
@@ -353,6 +354,33 @@ def test_publishing_goes_on_by_itself_when_connections_are_cut_again_and_again()
                 world.submit(each := append(ALPHA, f"m{i}"))
     assert cuts
     assert [row.mid for row in check_log(ALPHA)] == [f"m{i}" for i in range(60)]
+
+
+@pytest.mark.usefixtures("log")
+def test_a_database_that_refuses_connections_is_tried_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+    refused: list[int] = []
+    real = type(connection).get_new_connection
+
+    def get_new_connection(self: Any, parameters: Any) -> Any:
+        if away.is_set() and threading.current_thread().name == "realtime-log-writer":
+            refused.append(1)
+            raise OperationalError("could not connect")
+        return real(self, parameters)
+
+    monkeypatch.setattr(type(connection), "get_new_connection", get_new_connection)
+    away.set()
+    with writing() as world:
+        outcomes = []
+        for i in range(4):
+            outcomes += world.publish(append(ALPHA, "a"), append(BETA, f"b{i}"))
+        assert {code(outcome) for outcome in outcomes} == {"unavailable"}
+        # The hint grows with the trouble.
+        assert refused
+        assert max(outcome.retry_after_ms or 0 for outcome in outcomes if isinstance(outcome, ProtocolError)) > 200
+        away.clear()
+        assert stored(world.publish(append(ALPHA, "a"))[0]) == [1]
+    check_log(ALPHA)
 
 
 def _own_pid() -> int:
