@@ -24,7 +24,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class SharedSocket(Protocol):
     """What the server's extension offers; see realtime.server.protocol.Socket."""
 
-    on_text: Callable[[bytes], None] | None
+    on_text: Callable[[str], None] | None
     on_binary: Callable[[], None] | None
     on_heard: Callable[[], None] | None
     on_congested: Callable[[], None] | None
