@@ -348,8 +348,16 @@ class Connection:
         self._failed(effect.op, error, effect.channel)
         self._publish_next()
 
-    def published(self, append: Append) -> None:
-        """An append of this connection has its outcome."""
+    def published(self, appends: list[Append]) -> None:
+        """Appends of this connection, in order, have their outcomes; the answers go out in one write."""
+        self.link.hold()
+        try:
+            for append in appends:
+                self._published(append)
+        finally:
+            self.link.release()
+
+    def _published(self, append: Append) -> None:
         op = self._ops.pop(append)
         del self._appends[op]
         if self._gone:

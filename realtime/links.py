@@ -75,6 +75,14 @@ class Link(Protocol):
 
     def write(self, payload: Any) -> None: ...
     def send(self, frame: dict[str, object]) -> None: ...
+    def hold(self) -> None:
+        """Gathers what is sent from now on; `release` must follow in the same turn of the loop."""
+        ...
+
+    def release(self) -> None:
+        """Sends what was gathered, in one write: a system call costs more than an answer."""
+        ...
+
     def ping(self) -> bool:
         """Sends a WebSocket ping; False where the server does that by itself."""
         ...
@@ -96,11 +104,12 @@ def _nothing() -> None:
 class SocketLink:
     """Writes to the socket itself."""
 
-    __slots__ = ("congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
+    __slots__ = ("_held", "congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
 
     def __init__(self, socket: SharedSocket) -> None:
         self.encoding: Encoding = WEBSOCKET
         self.socket = socket
+        self._held: list[bytes] | None = None
         self.congested = False
         self.sent_at = time.monotonic()
         self.on_congested: Callable[[], None] = _nothing
@@ -109,17 +118,30 @@ class SocketLink:
         socket.on_drained = self._drained
 
     def write(self, payload: bytes) -> None:
+        if self._held is not None:
+            self._held.append(payload)
+            return
         self.sent_at = time.monotonic()
         self.socket.write(payload)
 
     def send(self, frame: dict[str, object]) -> None:
         self.write(text_frame(encode(frame).encode()))
 
+    def hold(self) -> None:
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self.write(b"".join(held))
+
     def ping(self) -> bool:
         self.socket.ping()
         return True
 
     def close(self, code: int, reason: str) -> None:
+        self.release()
         self.socket.close(code, reason)
 
     def abort(self) -> None:
@@ -185,6 +207,12 @@ class AsgiLink:
 
     def send(self, frame: dict[str, object]) -> None:
         self.write((encode(frame),))
+
+    def hold(self) -> None:
+        """The outbox gathers anyway, and ASGI takes one text at a time."""
+
+    def release(self) -> None:
+        """See `hold`."""
 
     def ping(self) -> bool:
         return False

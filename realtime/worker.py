@@ -48,8 +48,8 @@ class Client(Protocol):
     def pulse(self, now: float) -> None:
         """Heartbeats, deadlines, dead sockets."""
 
-    def published(self, append: Append) -> None:
-        """An append of this connection has its outcome."""
+    def published(self, appends: list[Append]) -> None:
+        """Appends of this connection, in order, have their outcomes."""
 
     def reauthorize(self, channel: ChannelName | None, client: str | None) -> None: ...
     def session_ended(self, end: SessionEnd) -> None: ...
@@ -140,8 +140,11 @@ class Worker:
             return
 
     def _tell(self, appends: list[Append], news: Sequence[News]) -> None:
+        by_client: dict[Client, list[Append]] = {}
         for append in appends:
-            cast("Client", append.tag).published(append)
+            by_client.setdefault(cast("Client", append.tag), []).append(append)
+        for client, settled in by_client.items():
+            client.published(settled)
         for each in news:
             self.hub.hear(each)
             self.backplane.announce(each)
