@@ -32,7 +32,9 @@ export class FakeClock {
     const end = this.#now + ms;
     await settled();
     for (;;) {
-      const due = [...this.#timers].filter(([, timer]) => timer.at <= end).sort((a, b) => a[1].at - b[1].at || a[0] - b[0])[0];
+      const due = [...this.#timers]
+        .filter(([, timer]) => timer.at <= end)
+        .sort((a, b) => a[1].at - b[1].at || a[0] - b[0])[0];
       if (!due) break;
       const [id, timer] = due;
       this.#timers.delete(id);

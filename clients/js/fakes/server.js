@@ -1,5 +1,5 @@
-// A server in memory that speaks the wire (docs/reference/protocol.md), strictly: it keeps windows, refuses acks beyond what
-// was sent, fails chained publishes. A test moves every frame by hand, so it can cut a line between any two.
+// A server in memory that speaks the wire (docs/reference/protocol.md), strictly: it keeps windows, refuses acks beyond
+// what was sent, fails chained publishes. A test moves every frame by hand, so it can cut a line between any two.
 //
 // `strict` is the point: what the client may not do throws, so a test of something else finds it too.
 
@@ -69,7 +69,8 @@ export class FakeServer {
     const isFirst = log.epoch === null;
     if (isFirst) log.epoch = this.newName();
     const known = log.ids.get(`${client} ${id}`);
-    if (known !== undefined) return { serial: known, duplicate: true, conflict: !same(log.rows.get(known)?.data, data) };
+    if (known !== undefined)
+      return { serial: known, duplicate: true, conflict: !same(log.rows.get(known)?.data, data) };
     const serial = ++log.head;
     const frame = { type: "message", channel, serial, id, time: this.clock.now(), client, event };
     if (key !== undefined && key !== null) frame.key = key;
@@ -254,7 +255,8 @@ export class FakeLink {
     switch (frame.type) {
       case "auth":
         this.token = frame.token;
-        if (this.isReady) this.write({ type: "authenticated", ref: frame.ref, expires_ms: this.server.ready.expires_ms });
+        if (this.isReady)
+          this.write({ type: "authenticated", ref: frame.ref, expires_ms: this.server.ready.expires_ms });
         else this.beReady(frame.ref);
         return;
       case "ping":
@@ -304,7 +306,15 @@ export class FakeLink {
     } else if (from === "start") serial = log.oldest - 1;
     else if (typeof from === "object" && "rewind" in from) serial = Math.max(log.oldest - 1, log.head - from.rewind);
     const effective = Math.min(window, server.window);
-    const attachment = { channel, sent: serial, acked: serial, base: serial, hasAcked: false, window: effective, cursor };
+    const attachment = {
+      channel,
+      sent: serial,
+      acked: serial,
+      base: serial,
+      hasAcked: false,
+      window: effective,
+      cursor,
+    };
     attachment.epoch = log.epoch;
     this.attachments.set(channel, attachment);
     this.write({
@@ -342,7 +352,10 @@ export class FakeLink {
       this.write({ type: "skipped", channel, epoch: log.epoch, from: attachment.sent + 1, to, reason: "retention" });
       attachment.sent = attachment.acked = to;
     }
-    while (attachment.sent < log.head && (attachment.window === 0 || attachment.sent - attachment.acked < attachment.window)) {
+    while (
+      attachment.sent < log.head &&
+      (attachment.window === 0 || attachment.sent - attachment.acked < attachment.window)
+    ) {
       attachment.sent += 1;
       this.write(log.rows.get(attachment.sent));
     }

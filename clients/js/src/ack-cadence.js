@@ -1,9 +1,9 @@
 // When to acknowledge. The server sets the pace (`ack_every`, `ack_ms`), because acks are most of what it hears from
 // subscribers; a timer of our own would cost it more than the messages do.
 //
-// Spread: each ack is due at a random point between half and the whole of `ack_every`, so that many subscribers of one channel
-// do not acknowledge in the same instant. The server's window also counts bytes (1 MiB): large messages are acknowledged by
-// size, or the server would wait for `ack_ms` at each mebibyte.
+// Spread: each ack is due at a random point between half and the whole of `ack_every`, so that many subscribers of one
+// channel do not acknowledge in the same instant. The server's window also counts bytes (1 MiB): large messages are
+// acknowledged by size, or the server would wait for `ack_ms` at each mebibyte.
 
 /** A quarter of the window in UTF-16 units: at most three bytes each, so it is reached before the window is full. */
 const SIZE_LIMIT = 256 * 1024;

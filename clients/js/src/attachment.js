@@ -1,9 +1,9 @@
-// Following one channel: attach, messages in order, acks, resume. The channel object is the face of it; the connection comes
-// and goes beneath.
+// Following one channel: attach, messages in order, acks, resume. The channel object is the face of it; the connection
+// comes and goes beneath.
 //
-// Theory of operation. Frames of the channel become items in one queue, in stream order. A pump takes them out one at a time:
-// control items move the position at once, a message only when every consumer has processed it. So the position, the acks
-// and the discontinuities are always those of what the application has really seen.
+// Theory of operation. Frames of the channel become items in one queue, in stream order. A pump takes them out one at a
+// time: control items move the position at once, a message only when every consumer has processed it. So the position,
+// the acks and the discontinuities are always those of what the application has really seen.
 //
 //     detached ──want──▶ attaching ──attached──▶ attached
 //         ▲                  ▲ │                    │
@@ -11,10 +11,11 @@
 //         │                  └──────── gap ─────────┤   (resume from the own position, on the same connection)
 //         └──── unwant, detached, refused ──────────┘
 //
-// Resume. Whatever the first `from` was, later attaches say the position of the last processed message; the server sends what
-// came after it again, so what is received and not processed then is dropped. Two exceptions. A snapshot that was cut is asked for
-// again. A cursor is attached by name each time, since acks move it only then; what the stored position repeats is dropped by
-// serial. What stands in the hands of a consumer when the line is lost stays there, and its second copy is dropped.
+// Resume. Whatever the first `from` was, later attaches say the position of the last processed message; the server
+// sends what came after it again, so what is received and not processed then is dropped. Two exceptions. A snapshot
+// that was cut is asked for again. A cursor is attached by name each time, since acks move it only then; what the
+// stored position repeats is dropped by serial. What stands in the hands of a consumer when the line is lost stays
+// there, and its second copy is dropped.
 
 import { AckCadence } from "./ack-cadence.js";
 import { Backoff } from "./backoff.js";
@@ -60,7 +61,7 @@ import { SerialTracker } from "./serials.js";
  */
 
 /**
- * What the channel is told. `deliver` gives the promises of consumers that are not done yet.
+ * What the channel is told, and asked for. A promise from `deliver` or `onDiscontinuity` holds back what comes behind.
  *
  * @typedef {object} AttachmentEvents
  * @property {() => boolean} hasConsumers
@@ -541,7 +542,8 @@ export class Attachment {
     if (frame.to !== null && this.#isBehindPosition(epoch, serial)) return;
     // What was in the hands of a consumer when the line was lost may be processed by now.
     const at = this.#position;
-    const from = frame.from !== null && at !== null && at.epoch === epoch ? Math.max(frame.from, at.serial + 1) : frame.from;
+    const from =
+      frame.from !== null && at !== null && at.epoch === epoch ? Math.max(frame.from, at.serial + 1) : frame.from;
     return this.#tell(from, frame.to, frame.reason, { epoch, serial });
   }
 

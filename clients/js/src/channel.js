@@ -143,8 +143,8 @@ export class Channel {
   #lastAttached = null;
 
   /**
-   * Called when messages cannot be had: from which serial to which (null when the whole log is another), and why. The next
-   * message waits for the promise it returns.
+   * Called when messages cannot be had: from which serial to which (null when the whole log is another), and why. The
+   * next message waits for the promise it returns.
    *
    * @type {((from: number | null, to: number | null, reason: string) => unknown) | null}
    */
@@ -211,15 +211,15 @@ export class Channel {
   configure(options) {
     const { from, window, presence } = options;
     this.#attachment.configure({
-      ...(from === undefined ? {} : { from: this.#checked(from) }),
+      ...(from === undefined ? {} : { from: checkFrom(from) }),
       ...(window === undefined ? {} : { window }),
       ...(presence === undefined ? {} : { presence }),
     });
   }
 
   /**
-   * Follows the channel, through every loss of the line, until `detach()`. A channel that was attached before goes on from
-   * its position.
+   * Follows the channel, through every loss of the line, until `detach()`. A channel that was attached before goes on
+   * from its position.
    *
    * @param {{ from?: From }} [options] `from`: begin here instead, also when a position is known.
    * @returns {Promise<AttachedFrame>} Rejects when the server refuses for good.
@@ -227,7 +227,7 @@ export class Channel {
   attach({ from } = {}) {
     let checked;
     try {
-      checked = from === undefined ? undefined : this.#checked(from);
+      checked = from === undefined ? undefined : checkFrom(from);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -246,8 +246,9 @@ export class Channel {
   }
 
   /**
-   * Messages in order, each once. Attaches if needed. A message counts as processed when the loop asks for the next one; one
-   * that was left by `break` or an exception is the first of the next loop. Ends at `detach()` and `client.close()`.
+   * Messages in order, each once. Attaches if needed. A message counts as processed when the loop asks for the next
+   * one; one that was left by `break` or an exception is the first of the next loop. Ends at `detach()` and
+   * `client.close()`.
    *
    * @returns {Reader & AsyncIterator<MessageFrame, undefined>}
    */
@@ -260,8 +261,8 @@ export class Channel {
   }
 
   /**
-   * Says that everything through `serial` is processed, before the loop asks for more: for a loop that is left on purpose
-   * after the message it was waiting for.
+   * Says that everything through `serial` is processed, before the loop asks for more: for a loop that is left on
+   * purpose after the message it was waiting for.
    *
    * @param {number} serial
    */
@@ -270,8 +271,8 @@ export class Channel {
   }
 
   /**
-   * Publishes, now or as soon as there is a connection, in the order of the calls. The id is made here unless given, so that
-   * trying again stores nothing twice.
+   * Publishes, now or as soon as there is a connection, in the order of the calls. The id is made here unless given, so
+   * that trying again stores nothing twice.
    *
    * @param {any | Draft} message Data, or an object with `data` or `event`, and `key`, `id`.
    * @param {{ event?: string, key?: string | null, id?: string }} [options] With these, `message` is data whatever its shape.
@@ -316,11 +317,11 @@ export class Channel {
 
   /**
    * Puts a state of the application and the stream together without a loss or a double. The position is taken first and
-   * messages are held back; `loader` gets the position and loads the state; the messages after the position follow. Called
-   * again after each discontinuity, and again with backoff when it fails.
+   * messages are held back; `loader` gets the position and loads the state; the messages after the position follow.
+   * Called again after each discontinuity, and again with backoff when it fails.
    *
-   * A state is loaded a moment after the position was taken, so it may hold messages that follow. When it says how far it
-   * stands, `loader` returns that, a serial or {epoch, serial}, and those are left out.
+   * A state is loaded a moment after the position was taken, so it may hold messages that follow. When it says how far
+   * it stands, `loader` returns that, a serial or {epoch, serial}, and those are left out.
    *
    * @param {StateLoader} loader
    * @returns {Promise<void>} Resolves when the state is loaded the first time.
@@ -372,17 +373,18 @@ export class Channel {
     this.#emitter.emit("outbox", entry);
   }
 
-  /** A frame of this channel that answers nothing. @internal @param {import("./frames.js").ServerFrame} frame @param {number} size */
+  /**
+   * A frame of this channel that answers nothing.
+   *
+   * @internal
+   * @param {import("./frames.js").ServerFrame} frame
+   * @param {number} size
+   */
   receive(frame, size) {
     if (frame.type === "signal") this.#emitter.emit("signal", frame);
     else if (frame.type === "presence") this.#presence(frame);
     else if (frame.type === "error") this.#emitter.emit("error", SeriatimError.fromFrame(frame, this.name));
     else this.#attachment.receive(frame, size);
-  }
-
-  /** @param {From} from */
-  #checked(from) {
-    return checkFrom(from);
   }
 
   /** @param {PresenceFrame} frame */
@@ -404,8 +406,7 @@ export class Channel {
   #detached(reason, error) {
     this.#lastAttached = null;
     this.presence.forget();
-    const why =
-      error ?? new SeriatimError("detached", `the channel was detached: ${reason}`, { channel: this.name });
+    const why = error ?? new SeriatimError("detached", `the channel was detached: ${reason}`, { channel: this.name });
     for (const { reject } of this.#attaches.splice(0)) reject(why);
     for (const reader of [...this.#readers]) reader.end(reason === "asked" ? null : why);
     this.#emitter.emit("detached", { reason, error });
@@ -440,7 +441,12 @@ export class Channel {
       try {
         const result = /** @type {any} */ (listener(message));
         if (typeof result?.then === "function") {
-          waits.push(Promise.resolve(result).then(() => true, (cause) => this.#failed(cause)));
+          waits.push(
+            Promise.resolve(result).then(
+              () => true,
+              (cause) => this.#failed(cause),
+            ),
+          );
         }
       } catch (cause) {
         this.#failed(cause);

@@ -1,7 +1,7 @@
 // The client: one line to the server, kept through every loss of it, and the channels on it.
 //
-// A connection lives in connection.js and is never repaired; this opens the next one when the last one ended, and the close
-// code decides how (codes.js). The states and which may follow which are the table in line-state.js.
+// A connection lives in connection.js and is never repaired; this opens the next one when the last one ended, and the
+// close code decides how (codes.js). The states and which may follow which are the table in line-state.js.
 
 import { Backoff } from "./backoff.js";
 import { Channel } from "./channel.js";
@@ -69,7 +69,15 @@ import { socketUrl, WebSocketTransport } from "./transport-websocket.js";
  * @property {{ direction: "in" | "out", text: string }} frame Every frame as it travels, also tokens: for consoles.
  */
 
-/** @typedef {{ frame: Record<string, unknown>, resolve: (answer: any) => void, reject: (error: Error) => void, backoff: Backoff, timer: Timer, isAsked: boolean }} Question */
+/**
+ * @typedef {object} Question
+ * @property {Record<string, unknown>} frame
+ * @property {(answer: any) => void} resolve
+ * @property {(error: Error) => void} reject
+ * @property {Backoff} backoff
+ * @property {Timer} timer
+ * @property {boolean} isAsked On this connection, and not answered.
+ */
 
 /** A connection that was ready for so long was a good one: the next backoff starts anew. */
 const GOOD_AFTER_MS = 10_000;
@@ -246,8 +254,8 @@ export class Client {
   }
 
   /**
-   * Ends the connection and the tries for another. Loops end; what waits to be sent is given up: its promises reject with
-   * `closed`, and it stays in the storage if there is one. `await client.outbox.flush()` first to have it sent.
+   * Ends the connection and the tries for another. Loops end; what waits to be sent is given up: its promises reject
+   * with `closed`, and it stays in the storage if there is one. `await client.outbox.flush()` first to have it sent.
    */
   close() {
     if (this.#state.name === "closed") return;
@@ -516,7 +524,8 @@ export class Client {
       if (answer.type !== "error") return this.#answer(question, null, answer);
       const error = SeriatimError.fromFrame(answer);
       if (error.code === "unauthorized") return;
-      if (error.retry && question.backoff.attempt < 5) question.timer.set(error.retryAfterMs ?? question.backoff.nextMs());
+      if (error.retry && question.backoff.attempt < 5)
+        question.timer.set(error.retryAfterMs ?? question.backoff.nextMs());
       else this.#answer(question, error);
     });
   }
@@ -531,7 +540,12 @@ export class Client {
 
   // Losing
 
-  /** Lets go of the connection, if there is one, and tells everybody who relied on it. @param {number} code @param {string} reason */
+  /**
+   * Lets go of the connection, if there is one, and tells everybody who relied on it.
+   *
+   * @param {number} code
+   * @param {string} reason
+   */
   #drop(code, reason) {
     const connection = this.#connection;
     this.#connection = null;

@@ -18,8 +18,8 @@ export const systemClock = {
 export const LATE_MS = 2000;
 
 /**
- * One timer that can be moved. It passes to `run` how late it fired: after a freeze or a sleep that is the only sign that
- * time went by while nothing ran.
+ * One timer that can be moved. It passes to `run` how late it fired: after a freeze or a sleep that is the only sign
+ * that time went by while nothing ran.
  */
 export class Timer {
   #clock;

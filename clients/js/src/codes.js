@@ -1,5 +1,5 @@
-// Every error code and close code of the wire, and what a client does about it (docs/reference/protocol.md, "Errors and close
-// codes"). The server has the same table in realtime/protocol/errors.py; both are tested against tests/vectors.
+// Every error code and close code of the wire, and what a client does about it (docs/reference/protocol.md, "Errors and
+// close codes"). The server has the same table in realtime/protocol/errors.py; both are tested against tests/vectors.
 
 /**
  * @typedef {object} ErrorRow
@@ -11,20 +11,50 @@
 
 /** @type {Readonly<Record<string, ErrorRow>>} */
 export const ERRORS = Object.freeze({
-  bad_frame: { httpStatus: 400, fault: "client", retry: false, meaning: "not JSON, not an object, a missing or wrong field" },
-  unknown_type: { httpStatus: 400, fault: "client", retry: false, meaning: "a frame of a type that the server does not know" },
+  bad_frame: {
+    httpStatus: 400,
+    fault: "client",
+    retry: false,
+    meaning: "not JSON, not an object, a missing or wrong field",
+  },
+  unknown_type: {
+    httpStatus: 400,
+    fault: "client",
+    retry: false,
+    meaning: "a frame of a type that the server does not know",
+  },
   bad_channel: { httpStatus: 400, fault: "client", retry: false, meaning: "not a channel name" },
   bad_position: { httpStatus: 400, fault: "client", retry: false, meaning: "not a position" },
   bad_ack: { httpStatus: 400, fault: "client", retry: false, meaning: "an ack beyond what was sent" },
-  unauthorized: { httpStatus: 401, fault: "client", retry: false, meaning: "no token, or a bad, expired or revoked one" },
+  unauthorized: {
+    httpStatus: 401,
+    fault: "client",
+    retry: false,
+    meaning: "no token, or a bad, expired or revoked one",
+  },
   forbidden: { httpStatus: 403, fault: "client", retry: false, meaning: "not allowed" },
-  not_found: { httpStatus: 404, fault: "client", retry: false, meaning: "a channel that must be created first, or an unknown namespace" },
+  not_found: {
+    httpStatus: 404,
+    fault: "client",
+    retry: false,
+    meaning: "a channel that must be created first, or an unknown namespace",
+  },
   not_attached: { httpStatus: 409, fault: "client", retry: false, meaning: "the channel is not attached" },
   order: { httpStatus: 409, fault: "client", retry: true, meaning: "a chained publish behind one that failed" },
   too_large: { httpStatus: 413, fault: "client", retry: false, meaning: "a message or frame over its limit" },
   rate_limited: { httpStatus: 429, fault: "client", retry: true, meaning: "too many requests in a time" },
-  limit_exceeded: { httpStatus: 429, fault: "client", retry: false, meaning: "too many attachments, members or the like" },
-  unavailable: { httpStatus: 503, fault: "server", retry: true, meaning: "the database is away or a queue is full; the outcome is unknown" },
+  limit_exceeded: {
+    httpStatus: 429,
+    fault: "client",
+    retry: false,
+    meaning: "too many attachments, members or the like",
+  },
+  unavailable: {
+    httpStatus: 503,
+    fault: "server",
+    retry: true,
+    meaning: "the database is away or a queue is full; the outcome is unknown",
+  },
   internal: { httpStatus: 500, fault: "server", retry: true, meaning: "a fault of the server" },
 });
 
@@ -89,8 +119,8 @@ export function meantCode(code) {
 }
 
 /**
- * What to do about a close code. A code that is not in the table, also 1005 and 1006 which only the browser says, is a line
- * that broke.
+ * What to do about a close code. A code that is not in the table, also 1005 and 1006 which only the browser says, is a
+ * line that broke.
  *
  * @param {number} code
  * @returns {Reconnect}

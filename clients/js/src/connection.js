@@ -1,5 +1,5 @@
-// One connection, from opening to its end: credentials, refs and answers, heartbeat. It never reconnects; the client opens
-// the next one.
+// One connection, from opening to its end: credentials, refs and answers, heartbeat. It never reconnects; the client
+// opens the next one.
 //
 //     opening ──open──▶ greeting ──ready──▶ ready
 //        └────────────────┴──────────────────┴──▶ lost (once; nothing is called after it)
@@ -116,8 +116,8 @@ export class Connection {
   }
 
   /**
-   * Sends a frame with a `ref` and calls `onAnswer` with what comes back. When the line is lost first, it is never called:
-   * whoever asked asks again on the next connection.
+   * Sends a frame with a `ref` and calls `onAnswer` with what comes back. When the line is lost first, it is never
+   * called: whoever asked asks again on the next connection.
    *
    * @param {Record<string, unknown>} frame
    * @param {OnAnswer} onAnswer

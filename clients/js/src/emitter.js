@@ -1,7 +1,7 @@
 // Named events with typed values. Knows nothing of channels or sockets.
 //
-// A listener that throws must not keep the others from hearing, and must not break the code that emits: the error goes to
-// `reportError` where there is one (browsers show it as an uncaught error), else it is thrown from a microtask.
+// A listener that throws must not keep the others from hearing, and must not break the code that emits: the error goes
+// to `reportError` where there is one (browsers show it as an uncaught error), else it is thrown from a microtask.
 
 /** @param {unknown} error */
 export function report(error) {

@@ -150,8 +150,8 @@
 /** @typedef {ConnectionFrame | ChannelFrame} ServerFrame */
 
 /**
- * The frame in `text`, or null for what is not an object with a `type`. Clients ignore what they do not know, so a caller
- * ignores null as it ignores unknown types.
+ * The frame in `text`, or null for what is not an object with a `type`. Clients ignore what they do not know, so a
+ * caller ignores null as it ignores unknown types.
  *
  * @param {string} text
  * @returns {ServerFrame | null}

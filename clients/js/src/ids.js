@@ -1,7 +1,7 @@
 // Ids of messages: ULIDs, 48 bits of time and 80 of chance, so that they sort by when they were made.
 //
-// Two made in the same millisecond differ by one in the random part: the order of making is the order of sorting, also when
-// the clock stands still or steps back. The outbox relies on that for what it finds on the device.
+// Two made in the same millisecond differ by one in the random part: the order of making is the order of sorting, also
+// when the clock stands still or steps back. The outbox relies on that for what it finds on the device.
 
 const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const RANDOM_LENGTH = 16;

@@ -1,5 +1,5 @@
-// The names of the wire (docs/reference/protocol.md, "Frames"). Checked here too, because a server that gets too many frames
-// with bad ones closes the connection of everything else on it.
+// The names of the wire (docs/reference/protocol.md, "Frames"). Checked here too, because a server that gets too many
+// frames with bad ones closes the connection of everything else on it.
 
 import { SeriatimError } from "./errors.js";
 

@@ -1,10 +1,10 @@
 // What is to be published, until the server has answered that it is stored.
 //
-// Order. Each channel has a lane. Frames of a lane are sent without waiting for answers, but each behind another carries
-// `chained`: when one fails, those behind it fail with `order` instead of overtaking it. A lane in which one failed halts
-// until all that is in flight has been answered, waits as long as the server said, and starts again from its first message.
-// When the line is lost everything unanswered is sent again, in the same order and with the same ids; what was stored already
-// answers with its first serial.
+// Order. Each channel has a lane. Frames of a lane are sent without waiting for answers, but each behind another
+// carries `chained`: when one fails, those behind it fail with `order` instead of overtaking it. A lane in which one
+// failed halts until all that is in flight has been answered, waits as long as the server said, and starts again from
+// its first message. When the line is lost everything unanswered is sent again, in the same order and with the same
+// ids; what was stored already answers with its first serial.
 //
 //     waiting ──sent over the line──▶ pending ──published──▶ sent
 //        ▲                               │
@@ -57,7 +57,19 @@ import { checkMessage } from "./message.js";
  * @property {number} [maxInFlight] Default 64.
  */
 
-/** @typedef {{ order: string, entry: OutboxEntry, text: string, bytes: number, textBytes: number, inFlight: boolean, faults: number, saved: boolean, resolve: (receipt: Receipt) => void, reject: (error: SeriatimError) => void }} Item */
+/**
+ * @typedef {object} Item
+ * @property {string} order
+ * @property {OutboxEntry} entry
+ * @property {string} text The JSON of `messages`.
+ * @property {number} bytes Of the data.
+ * @property {number} textBytes
+ * @property {boolean} inFlight
+ * @property {number} faults How often the server said `internal`.
+ * @property {boolean} saved
+ * @property {(receipt: Receipt) => void} resolve
+ * @property {(error: SeriatimError) => void} reject
+ */
 
 /**
  * @typedef {object} Lane
@@ -203,8 +215,8 @@ export class Outbox {
   }
 
   /**
-   * Says whose messages these are. Those that another one wrote are put away: they stay in the storage of their owner, and
-   * their promises reject, since sending them would put words into the wrong mouth.
+   * Says whose messages these are. Those that another one wrote are put away: they stay in the storage of their owner,
+   * and their promises reject, since sending them would put words into the wrong mouth.
    *
    * @param {string} owner
    */
@@ -250,8 +262,8 @@ export class Outbox {
   }
 
   /**
-   * Takes back a message that is not on its way. Its promise rejects with `discarded`. One with `attempts` above 0 was sent
-   * before and may be stored all the same.
+   * Takes back a message that is not on its way. Its promise rejects with `discarded`. One with `attempts` above 0 was
+   * sent before and may be stored all the same.
    *
    * @param {string} id
    * @returns {boolean} False when it is on its way or not here.
@@ -380,7 +392,11 @@ export class Outbox {
       if (known.has(message.order)) continue;
       let item;
       try {
-        item = this.#item(message, () => {}, () => {});
+        item = this.#item(
+          message,
+          () => {},
+          () => {},
+        );
       } catch (cause) {
         this.#onError(new SeriatimError("storage", "a stored message cannot be read", { cause }));
         continue;
@@ -426,7 +442,10 @@ export class Outbox {
   #sendOne(lane, item, send) {
     if (item.textBytes + FRAME_ROOM_BYTES > this.#maxFrameBytes) {
       // The server would close the connection, and every later one that tries.
-      this.#fail(item, new SeriatimError("too_large", undefined, { channel: lane.channel, remedy: "Send less at once." }));
+      this.#fail(
+        item,
+        new SeriatimError("too_large", undefined, { channel: lane.channel, remedy: "Send less at once." }),
+      );
       return;
     }
     /** @type {Record<string, unknown>} */
@@ -501,7 +520,8 @@ export class Outbox {
 
   /** Says anew why each message of a lane waits. @param {Lane} lane */
   #redraw(lane) {
-    for (const item of [...lane.items]) if (!item.inFlight && this.#explain(lane, item)) this.#onEntry({ ...item.entry });
+    for (const item of [...lane.items])
+      if (!item.inFlight && this.#explain(lane, item)) this.#onEntry({ ...item.entry });
   }
 
   /** Gives whether the page has to draw it anew. @param {Lane} lane @param {Item} item */

@@ -4,7 +4,8 @@ import { SeriatimError } from "./errors.js";
 import { isCursorName, isEpoch } from "./names.js";
 
 /**
- * Everything through `serial` of the log `epoch` is behind the subscriber. `epoch` is null in a channel never published to.
+ * Everything through `serial` of the log `epoch` is behind the subscriber. `epoch` is null in a channel never published
+ * to.
  *
  * @typedef {{ readonly epoch: string | null, readonly serial: number }} Position
  */

@@ -1,7 +1,7 @@
 // One `for await` loop over a channel.
 //
-// The loop says that it has processed a message by asking for the next one. A loop that is left by `break`, `return` or an
-// exception has not said so: that message is given again to the next loop, and is not acknowledged before.
+// The loop says that it has processed a message by asking for the next one. A loop that is left by `break`, `return` or
+// an exception has not said so: that message is given again to the next loop, and is not acknowledged before.
 
 /** @typedef {import("./frames.js").MessageFrame} MessageFrame */
 
@@ -18,11 +18,11 @@ export class Reader {
   #ended = false;
   /** @type {unknown} */
   #error = null;
-  #onIdle;
+  #onEnd;
 
   /** @param {(reader: Reader) => void} onEnd Called once, when the loop was left or ended. */
   constructor(onEnd) {
-    this.#onIdle = onEnd;
+    this.#onEnd = onEnd;
   }
 
   /**
@@ -62,7 +62,7 @@ export class Reader {
       fail(error);
     } else if (this.#wanting) this.#give({ value: undefined, done: true });
     this.#done(false);
-    this.#onIdle(this);
+    this.#onEnd(this);
   }
 
   /** @returns {Promise<IteratorResult<MessageFrame, undefined>>} */

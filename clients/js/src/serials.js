@@ -1,7 +1,7 @@
 // What came on one attachment, by serial. Pure: no clock, no socket.
 //
-// Without `skipped`, consecutive serials differ by exactly 1 (docs/reference/protocol.md). So each serial is the next one, or
-// one that was here before, or proof that something is missing.
+// Without `skipped`, consecutive serials differ by exactly 1 (docs/reference/protocol.md). So each serial is the next
+// one, or one that was here before, or proof that something is missing.
 
 export class SerialTracker {
   /** @type {string | null} */
@@ -35,8 +35,8 @@ export class SerialTracker {
   }
 
   /**
-   * Takes what the server says it cannot give. `from` and `to` are null when the epoch is another: then `attached` said where
-   * delivery starts.
+   * Takes what the server says it cannot give. `from` and `to` are null when the epoch is another: then `attached` said
+   * where delivery starts.
    *
    * @param {number | null} from
    * @param {number | null} to

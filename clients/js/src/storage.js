@@ -1,7 +1,7 @@
 // Where unsent messages survive a reload.
 //
-// One row per message, never one row for the whole queue: two tabs of one client would overwrite each other's. A tab that
-// opens finds the rows of every tab and sends them too; the ids make that harmless, since the server stores each
+// One row per message, never one row for the whole queue: two tabs of one client would overwrite each other's. A tab
+// that opens finds the rows of every tab and sends them too; the ids make that harmless, since the server stores each
 // (channel, client, id) once and answers both with the same serial.
 
 /**
@@ -16,8 +16,8 @@
  */
 
 /**
- * What `new Client({ storage })` takes. Each method may fail: the message is then kept in memory only, and the client emits
- * an `error` with the code `storage`.
+ * What `new Client({ storage })` takes. Each method may fail: the message is then kept in memory only, and the client
+ * emits an `error` with the code `storage`.
  *
  * @typedef {object} OutboxStorage
  * @property {(client: string) => Promise<StoredMessage[]>} load

@@ -52,7 +52,9 @@ export class WebSocketTransport {
   /** @param {WebSocketConstructor} [constructor] Default: the global one, which Node 20 does not have. */
   constructor(constructor = globalThis.WebSocket) {
     if (typeof constructor !== "function") {
-      throw new TypeError('There is no global WebSocket here: pass one, as in new Client({ WebSocket }) with the "ws" package.');
+      throw new TypeError(
+        'There is no global WebSocket here: pass one, as in new Client({ WebSocket }) with the "ws" package.',
+      );
     }
     this.#Socket = constructor;
   }

@@ -20,7 +20,8 @@ async function attached({ count = 0, options, ...rest } = {}) {
 }
 
 const acks = (link) => link.read.flatMap((frame) => (frame.type === "ack" ? [frame.serials[NAME]] : []));
-const froms = (server) => server.links.flatMap((link) => link.read).flatMap((frame) => (frame.type === "attach" ? [frame.from] : []));
+const froms = (server) =>
+  server.links.flatMap((link) => link.read).flatMap((frame) => (frame.type === "attach" ? [frame.from] : []));
 
 test("messages come in order once the channel is attached", async () => {
   const { client, server, channel, messages } = await attached();
@@ -122,7 +123,10 @@ test("acks of several channels go in one frame", async () => {
   server.publish(NAME, 1);
   server.publish("chat:other", 1);
   await clock.advance(10_000);
-  assert.deepEqual(link.read.filter((frame) => frame.type === "ack").map((frame) => frame.serials), [{ [NAME]: 1, "chat:other": 1 }]);
+  assert.deepEqual(
+    link.read.filter((frame) => frame.type === "ack").map((frame) => frame.serials),
+    [{ [NAME]: 1, "chat:other": 1 }],
+  );
 });
 
 test("a slow consumer holds the acks back, and with them the server", async () => {
@@ -336,7 +340,8 @@ test("a refused attach rejects, ends loops, and is not tried again", async () =>
 test("an attach that the server cannot answer now is tried again", async () => {
   const { client, server, clock } = setup();
   let refusals = 2;
-  server.refuse = (frame) => (frame.type === "attach" && refusals-- > 0 ? { code: "unavailable", retry_after_ms: 300 } : null);
+  server.refuse = (frame) =>
+    frame.type === "attach" && refusals-- > 0 ? { code: "unavailable", retry_after_ms: 300 } : null;
   client.connect();
   const attach = client.channel(NAME).attach();
   await clock.advance(600);
@@ -380,7 +385,12 @@ test("detach ends loops quietly and keeps the position", async () => {
 
 test("a snapshot comes whole, then what is new", async () => {
   const { server, client } = setup();
-  for (const [key, value] of [["a", 1], ["b", 2], ["a", 3]]) server.publish(NAME, value, { key });
+  for (const [key, value] of [
+    ["a", 1],
+    ["b", 2],
+    ["a", 3],
+  ])
+    server.publish(NAME, value, { key });
   const channel = client.channel(NAME, { from: "latest" });
   const order = [];
   channel.on("snapshot", ({ count, serial }) => order.push(["snapshot", count, serial]));
@@ -390,7 +400,12 @@ test("a snapshot comes whole, then what is new", async () => {
   await settled();
   server.publish(NAME, 4, { key: "b" });
   await settled();
-  assert.deepEqual(order, [["snapshot", 2, 3], [2, true], [3, true], [4, false]]);
+  assert.deepEqual(order, [
+    ["snapshot", 2, 3],
+    [2, true],
+    [3, true],
+    [4, false],
+  ]);
   assert.equal(channel.position.serial, 4);
   assert.deepEqual(server.violations, []);
 });
@@ -596,7 +611,14 @@ test("presence: entered again after a reconnect", async () => {
   await clock.advance(2000);
   const again = server.link.read.find((frame) => frame.type === "presence");
   assert.deepEqual([again.action, again.data], ["enter", { mood: "calm" }]);
-  server.link.write({ type: "presence", channel: NAME, action: "sync", revision: 1, members: [{ client: "ana" }], more: false });
+  server.link.write({
+    type: "presence",
+    channel: NAME,
+    action: "sync",
+    revision: 1,
+    members: [{ client: "ana" }],
+    more: false,
+  });
   await settled();
   assert.equal(channel.presence.count, 1);
   await channel.presence.leave();

@@ -282,7 +282,9 @@ test("late answers make the line slow after 5 s, one in time makes it live", asy
 
 test("the token travels as a subprotocol, and is used again while it holds", async () => {
   const reasons = [];
-  const { client, server, clock } = setup({ token: async ({ reason }) => (reasons.push(reason), `h.p.s${reasons.length}`) });
+  const { client, server, clock } = setup({
+    token: async ({ reason }) => (reasons.push(reason), `h.p.s${reasons.length}`),
+  });
   server.ready.expires_ms = 600_000;
   client.connect();
   await settled();
@@ -398,7 +400,10 @@ test("no credentials in time, twice, means signed out", async () => {
   const reasons = [];
   const { client, server } = setup({ token: ({ reason }) => (reasons.push(reason), null) });
   server.greet = () => [4408, "no auth"];
-  client.channel("chat:lobby").attach().catch(() => {});
+  client
+    .channel("chat:lobby")
+    .attach()
+    .catch(() => {});
   client.connect();
   await settled();
   assert.deepEqual(reasons, ["connect", "unauthorized"]);
@@ -452,7 +457,7 @@ test("close ends everything: the socket, loops, promises, timers", async () => {
   client.close();
 });
 
-test("an unprocessed ack is sent before the close", async () => {
+test("an ack that is not said yet is sent before the close", async () => {
   const { client, server } = setup();
   const channel = client.channel("chat:lobby", { from: { cursor: "phone-1" } });
   collect(channel);

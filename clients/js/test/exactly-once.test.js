@@ -1,5 +1,5 @@
-// The promises, under everything that can happen to a line: cuts between any two frames, closes of every kind, refusals,
-// frames that come twice or not at all, late answers, slow consumers, loops that are left in the middle.
+// The promises, under everything that can happen to a line: cuts between any two frames, closes of every kind,
+// refusals, frames that come twice or not at all, late answers, slow consumers, loops that are left in the middle.
 //
 // Each run is made by a seeded generator; a failure names its seed. SERIATIM_RUNS=5000 for a longer hunt.
 
@@ -34,7 +34,8 @@ class Witness {
 
   skip({ from, to, position, reason }) {
     this.discontinuities += 1;
-    if (from !== null && from !== this.last + 1) this.faults.push(`skipped from ${from} after ${this.last} (${reason})`);
+    if (from !== null && from !== this.last + 1)
+      this.faults.push(`skipped from ${from} after ${this.last} (${reason})`);
     this.last = to ?? position.serial;
   }
 }
@@ -99,8 +100,14 @@ async function run(seed, { consumer, from, faults }) {
   server.refuse = (frame, link) => {
     if (!refusing || (frame.type !== "publish" && frame.type !== "attach") || random() > 0.1) return null;
     const code = pick(["rate_limited", "unavailable", "internal"]);
-    if (frame.type === "publish" && code === "unavailable" && random() < 0.5 && !(frame.chained && link.failed.get(frame.channel))) {
-      for (const { id, event, data } of frame.messages) server.publish(frame.channel, data, { client: "ana", id, event });
+    if (
+      frame.type === "publish" &&
+      code === "unavailable" &&
+      random() < 0.5 &&
+      !(frame.chained && link.failed.get(frame.channel))
+    ) {
+      for (const { id, event, data } of frame.messages)
+        server.publish(frame.channel, data, { client: "ana", id, event });
     }
     return code === "internal" ? { code } : { code, retry_after_ms: Math.floor(random() * 300) };
   };
@@ -118,7 +125,12 @@ async function run(seed, { consumer, from, faults }) {
     else if (dice < 0.92) {
       const id = `p${step}`;
       published.get(name).push(id);
-      outcomes.push(client.channel(name).publish(step, { id }).then((receipt) => ({ id, name, receipt })));
+      outcomes.push(
+        client
+          .channel(name)
+          .publish(step, { id })
+          .then((receipt) => ({ id, name, receipt })),
+      );
     } else if (dice < 0.94) link?.cut();
     else if (dice < 0.95 && link && !link.isOver) {
       if (random() < 0.3) link.write({ type: "reconnect", after_ms: 300, reason: "drain" });
@@ -156,7 +168,11 @@ async function run(seed, { consumer, from, faults }) {
     assert.equal(witness.last, log.head, `${name} was delivered to the end`);
     assert.deepEqual(client.channel(name).position, { epoch: log.epoch, serial: log.head });
     const stored = [...log.ids].filter(([key]) => key.startsWith("ana ")).sort((a, b) => a[1] - b[1]);
-    assert.deepEqual(stored.map(([key]) => key.slice(4)), published.get(name), `${name} holds each publish once, in order`);
+    assert.deepEqual(
+      stored.map(([key]) => key.slice(4)),
+      published.get(name),
+      `${name} holds each publish once, in order`,
+    );
     if (!faults.prune && !faults.epoch) assert.equal(witness.discontinuities, 0, "a line that breaks makes no hole");
   }
   for (const { id, name, receipt } of await Promise.all(outcomes)) {

@@ -53,8 +53,16 @@ test("publishes are pipelined up to 64, each chained to the one before", async (
   for (let i = 0; i < 100; i++) client.channel(NAME).publish(i);
   assert.equal(server.link.toServer.length, 64);
   await server.link.settle();
-  assert.deepEqual(data(server), Array.from({ length: 100 }, (_, i) => i));
-  assert.deepEqual(publishes(server.link).map((frame) => frame.chained === true).slice(0, 64), [false, ...Array(63).fill(true)]);
+  assert.deepEqual(
+    data(server),
+    Array.from({ length: 100 }, (_, i) => i),
+  );
+  assert.deepEqual(
+    publishes(server.link)
+      .map((frame) => frame.chained === true)
+      .slice(0, 64),
+    [false, ...Array(63).fill(true)],
+  );
 });
 
 test("one that is refused for good does not stop those behind it", async () => {
@@ -80,18 +88,23 @@ test("rate_limited: all of the channel wait, and go on in order when the pause i
     return { code: "rate_limited", retry_after_ms: 1200 };
   };
   const drawn = [];
-  client.on("outbox", (entry) => drawn.push([entry.data, entry.state, entry.reason, entry.retryAt && entry.retryAt - clock.now()]));
+  client.on("outbox", (entry) =>
+    drawn.push([entry.data, entry.state, entry.reason, entry.retryAt && entry.retryAt - clock.now()]),
+  );
   const all = Promise.all([1, 2].map((i) => client.channel(NAME).publish(i)));
   await client.channel("chat:other").publish("not held up");
   await settled();
-  assert.deepEqual(drawn.filter(([value]) => value !== "not held up"), [
-    [1, "waiting", null, null],
-    [1, "pending", null, null],
-    [2, "waiting", "order", null],
-    [2, "pending", null, null],
-    [1, "waiting", "rate_limited", 1200],
-    [2, "waiting", "order", null],
-  ]);
+  assert.deepEqual(
+    drawn.filter(([value]) => value !== "not held up"),
+    [
+      [1, "waiting", null, null],
+      [1, "pending", null, null],
+      [2, "waiting", "order", null],
+      [2, "pending", null, null],
+      [1, "waiting", "rate_limited", 1200],
+      [2, "waiting", "order", null],
+    ],
+  );
   await clock.advance(1199);
   assert.deepEqual(data(server), []);
   await clock.advance(1);
@@ -102,7 +115,8 @@ test("rate_limited: all of the channel wait, and go on in order when the pause i
 test("`retry` sends now what waits for a pause", async () => {
   const { client, server } = await live();
   let refusing = true;
-  server.refuse = (frame) => (refusing && frame.type === "publish" ? { code: "rate_limited", retry_after_ms: 60_000 } : null);
+  server.refuse = (frame) =>
+    refusing && frame.type === "publish" ? { code: "rate_limited", retry_after_ms: 60_000 } : null;
   const sending = client.channel(NAME).publish(1);
   await settled();
   refusing = false;
@@ -149,24 +163,38 @@ test("what was not answered is sent again after a reconnect: same ids, in order,
   server.auto = true;
   await clock.advance(2000);
   const receipts = await all;
-  assert.deepEqual(receipts.map((receipt) => receipt.duplicate), [true, true, false]);
+  assert.deepEqual(
+    receipts.map((receipt) => receipt.duplicate),
+    [true, true, false],
+  );
   assert.deepEqual(data(server), [1, 2, 3]);
-  const [before, after] = [publishes(first), publishes(server.link)].map((frames) => frames.map((frame) => frame.messages[0].id));
+  const [before, after] = [publishes(first), publishes(server.link)].map((frames) =>
+    frames.map((frame) => frame.messages[0].id),
+  );
   assert.deepEqual(after.slice(0, 2), before);
-  assert.deepEqual(publishes(server.link).map((frame) => frame.chained), [undefined, true, true]);
+  assert.deepEqual(
+    publishes(server.link).map((frame) => frame.chained),
+    [undefined, true, true],
+  );
 });
 
 test("offline: messages wait in order, and say why", async () => {
   const { client, server } = setup();
   const channel = client.channel(NAME);
   const all = Promise.all([1, 2, 3].map((i) => channel.publish(i)));
-  assert.deepEqual(client.outbox.entries.map((entry) => [entry.data, entry.state, entry.reason]), [
-    [1, "waiting", "connection"],
-    [2, "waiting", "connection"],
-    [3, "waiting", "connection"],
-  ]);
+  assert.deepEqual(
+    client.outbox.entries.map((entry) => [entry.data, entry.state, entry.reason]),
+    [
+      [1, "waiting", "connection"],
+      [2, "waiting", "connection"],
+      [3, "waiting", "connection"],
+    ],
+  );
   client.connect();
-  assert.deepEqual((await all).map((receipt) => receipt.serial), [1, 2, 3]);
+  assert.deepEqual(
+    (await all).map((receipt) => receipt.serial),
+    [1, 2, 3],
+  );
   assert.deepEqual(data(server), [1, 2, 3]);
   assert.equal(client.outbox.size, 0);
 });
@@ -255,12 +283,21 @@ test("unsent messages survive a reload with their ids and their order", async ()
 
   const after = setup({ seed: 2, storage: new LocalOutboxStorage(store), clientId: "ana" });
   await settled();
-  assert.deepEqual(after.client.outbox.entries.map((entry) => entry.id), sendings.map((sending) => sending.id));
-  after.client.channel(NAME).publish("new").catch(() => {});
+  assert.deepEqual(
+    after.client.outbox.entries.map((entry) => entry.id),
+    sendings.map((sending) => sending.id),
+  );
+  after.client
+    .channel(NAME)
+    .publish("new")
+    .catch(() => {});
   after.client.connect();
   await after.client.outbox.flush();
   assert.deepEqual(data(after.server), [{ i: 1 }, { i: 2 }, { i: 3 }, "new"]);
-  assert.deepEqual(after.server.rows(NAME).map((row) => row.key), ["k1", "k2", "k3", undefined]);
+  assert.deepEqual(
+    after.server.rows(NAME).map((row) => row.key),
+    ["k1", "k2", "k3", undefined],
+  );
   await settled();
   assert.equal(store.length, 0, "what is stored on the server is not kept on the device");
 });
@@ -271,7 +308,10 @@ test("a message sent and not answered before the reload is stored once", async (
   before.client.connect();
   await settled();
   before.server.auto = false;
-  before.client.channel(NAME).publish("once").catch(() => {});
+  before.client
+    .channel(NAME)
+    .publish("once")
+    .catch(() => {});
   await settled();
   before.server.link.moveUp();
   before.server.link.cut();
@@ -289,7 +329,11 @@ test("a message sent and not answered before the reload is stored once", async (
 test("two tabs that send the same messages store them once, in order", async () => {
   const store = new Store();
   const first = setup({ storage: new LocalOutboxStorage(store), clientId: "ana" });
-  for (let i = 0; i < 5; i++) first.client.channel(NAME).publish(i).catch(() => {});
+  for (let i = 0; i < 5; i++)
+    first.client
+      .channel(NAME)
+      .publish(i)
+      .catch(() => {});
   await settled();
   const second = setup({ seed: 9, storage: new LocalOutboxStorage(store), clientId: "ana" });
   second.server.logs = first.server.logs;

@@ -77,7 +77,10 @@ test("ids sort by when they were made, also within a millisecond and when the cl
 });
 
 test("the random part of an id carries over", () => {
-  const make = idMaker(() => 0, () => 0.999999);
+  const make = idMaker(
+    () => 0,
+    () => 0.999999,
+  );
   assert.equal(make(), "0".repeat(10) + "Z".repeat(16));
   assert.equal(new Set([make(), make(), make()]).size, 3);
 });
@@ -102,7 +105,10 @@ test("a queue gives back in order what it took", () => {
   }
   queue.unshift(queue.shift());
   while (queue.length > 0) out.push(queue.shift());
-  assert.deepEqual(out, Array.from({ length: 3000 }, (_, i) => i));
+  assert.deepEqual(
+    out,
+    Array.from({ length: 3000 }, (_, i) => i),
+  );
   assert.equal(queue.shift(), undefined);
 });
 
@@ -176,7 +182,8 @@ test("what the server would refuse is refused here", () => {
     { data: 10n },
     { data: () => {} },
   ];
-  for (const change of bad) assert.throws(() => checkMessage({ ...draft, ...change }), { code: "bad_frame" }, Object.keys(change)[0]);
+  for (const change of bad)
+    assert.throws(() => checkMessage({ ...draft, ...change }), { code: "bad_frame" }, Object.keys(change)[0]);
   assert.equal(checkMessage({ ...draft, data: "\\ud800 is text" }), '"\\\\ud800 is text"');
 });
 
@@ -185,7 +192,10 @@ test("members are put together from a paged sync and the events after it", () =>
   const ana = { client: "ana", connections: 1, data: null, since: 1 };
   assert.equal(members.apply({ action: "enter", revision: 3, client: "early" }), "ignored");
   assert.equal(members.apply({ action: "sync", revision: 7, members: [ana], more: true }), "ignored");
-  assert.equal(members.apply({ action: "sync", revision: 7, members: [{ ...ana, client: "bo" }], more: false }), "changed");
+  assert.equal(
+    members.apply({ action: "sync", revision: 7, members: [{ ...ana, client: "bo" }], more: false }),
+    "changed",
+  );
   assert.deepEqual([...members.members.keys()], ["ana", "bo"]);
   assert.equal(members.apply({ action: "leave", revision: 8, client: "bo" }), "changed");
   assert.equal(members.apply({ action: "leave", revision: 8, client: "ana" }), "ignored");

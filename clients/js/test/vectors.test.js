@@ -33,7 +33,14 @@ test("positions: the forms of `from` are those of the wire", () => {
 });
 
 test("names: what is one, and its namespace", () => {
-  const checks = { client: isClientId, id: isMessageId, event: isEvent, key: isKey, cursor: isCursorName, epoch: isEpoch };
+  const checks = {
+    client: isClientId,
+    id: isMessageId,
+    event: isEvent,
+    key: isKey,
+    cursor: isCursorName,
+    epoch: isEpoch,
+  };
   for (const { name, given, want, error } of vectors("names")) {
     const [kind, value] = Object.entries(given)[0];
     if (kind === "channel") assert.equal(namespaceOf(value), error ? null : want.namespace, name);
@@ -64,7 +71,8 @@ test("errors: codes, and what to do about a close", () => {
     } else {
       assert.equal(reconnectAfter(given.close), want.reconnect, name);
       // A plain ASGI server says another code for the same.
-      if (want.plain !== undefined && want.plain !== given.close) assert.equal(meantCode(want.plain), given.close, name);
+      if (want.plain !== undefined && want.plain !== given.close)
+        assert.equal(meantCode(want.plain), given.close, name);
       closes.add(given.close);
     }
   }
