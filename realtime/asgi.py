@@ -40,7 +40,8 @@ def _or_not_found(router: Application) -> Application:
     """Refuses WebSockets of other paths, where the router would raise."""
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["path"].strip("/") == "ws":
+        path = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
+        if path == "ws":
             await router(scope, receive, send)
             return
         await receive()

@@ -65,10 +65,13 @@ class Connection:
         self._asking = False
         self._draining = False
         self._failed_ops: set[int] = set()
+        """Publishes that failed, while others wait here that may be chained to them."""
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._allowed: set[tuple[ChannelName, Operation]] = set()
         """What application hooks allowed; asked again when rights may have changed."""
+        self._rights = 0
+        """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused = False
         self._readable = asyncio.Event()
@@ -91,11 +94,17 @@ class Connection:
     def open_with_cookie(self, cookie: str) -> None:
         """The handshake carried this site's session cookie; if it proves nobody, `auth` is awaited."""
         now_s = time.time()
-        self.worker.reader.run(lambda: tokens.identity_from_cookies(cookie, now_s), self._found_session)
+        self.session.look_up()
+        self.worker.reader.run(lambda: (tokens.identity_from_cookies(cookie, now_s),), self._found_session)
 
-    def _found_session(self, identity: Identity | None) -> None:
-        if identity is not None and self.session.state is State.OPENING:
-            self._identify(identity, None)
+    def _found_session(self, found: tuple[Identity | None] | None) -> None:
+        if found is None:
+            # Nobody knows whether the cookie is good. Waiting for `auth` would tell a browser that it is not.
+            self._close(1013, f"retry_after_ms={AWAY_RETRY_MS}")
+        elif found[0] is not None:
+            self._identify(found[0], None)
+        else:
+            self._perform(self.session.unidentified(time.monotonic(), _time_ms()))
 
     def receive_text(self, text: bytes | str) -> None:
         """A text message, valid UTF-8."""
@@ -112,6 +121,9 @@ class Connection:
 
     def receive_binary(self) -> None:
         self._close(1003, "text frames only")
+
+    def receive_too_large(self) -> None:
+        self._close(1009, f"frames of at most {settings.MAX_FRAME_BYTES} bytes")
 
     def heard(self) -> None:
         """Any other sign of life: a ping or a pong."""
@@ -152,9 +164,12 @@ class Connection:
         finally:
             self._performing = False
         if self._paused and not self.session.full and not self._gone:
-            self._paused = False
-            self._readable.set()
-            self.link.resume_reading()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        self._paused = False
+        self._readable.set()
+        self.link.resume_reading()
 
     def _perform_one(self, effect: Effect) -> None:
         match effect:
@@ -186,6 +201,9 @@ class Connection:
     def _close(self, code: int, reason: str) -> None:
         self.session.closed()
         self.link.close(code, reason)
+        if self._paused:
+            # Else nobody would notice the end of a connection that was read no further.
+            self._read_on()
 
     def _failed(self, op: int, error: ProtocolError, channel: ChannelName) -> None:
         self._perform(self.session.failed(op, error, channel in self.subscribers, time.monotonic(), _time_ms()))
@@ -205,6 +223,7 @@ class Connection:
     def _identify(self, identity: Identity, ref: str | int | None) -> None:
         expires_in_s = None if identity.expires_at_s is None else identity.expires_at_s - time.time()
         self._allowed.clear()
+        self._rights += 1
         if self.session.client is None or self.session.client == identity.client:
             self.identity = identity
         self._perform(self.session.identified(identity.client, expires_in_s, ref, time.monotonic(), _time_ms()))
@@ -265,6 +284,7 @@ class Connection:
         allowed: Callable[[Rules], None],
         refused: Callable[[ProtocolError], None],
     ) -> None:
+        rights = self._rights
         try:
             rules = await authorization.authorize_async(identity, channel, operation)
         except ProtocolError as error:
@@ -273,7 +293,7 @@ class Connection:
             return
         if self._gone:
             return
-        if identity is self.identity:
+        if rights == self._rights:
             if len(self._allowed) >= REMEMBERED_MOST:
                 self._allowed.clear()
             self._allowed.add((channel, operation))
@@ -284,8 +304,13 @@ class Connection:
         if self.identity is None or client not in (None, self.identity.client):
             return
         self._allowed = {known for known in self._allowed if channel not in (None, known[0])}
+        self._rights += 1
         for name in [name for name in self.subscribers if channel in (None, name)]:
-            self._authorize(name, "subscribe", _nothing_more, partial(self._expel, name))
+            self._recheck(name)
+
+    def _recheck(self, channel: ChannelName) -> None:
+        """Ends an attachment that is not allowed any more."""
+        self._authorize(channel, "subscribe", _nothing_more, partial(self._expel, channel))
 
     def _expel(self, channel: ChannelName, error: ProtocolError) -> None:
         # A hook that could not answer has not said no.
@@ -377,23 +402,23 @@ class Connection:
             self._failed(op, outcome or ProtocolError("internal"), append.channel)
 
     def _note_failed(self, op: int) -> None:
-        """For chained publishes that wait behind a hook; nobody else asks."""
-        if self._publishing:
-            self._failed_ops.add(op)
-        else:
+        """For chained publishes that were begun and wait, here or behind a hook; of later ones the session knows."""
+        if not (self._publishing or self._asking or self._effects):
             self._failed_ops.clear()
+        self._failed_ops.add(op)
 
     # ------------------------------------------------------------------ attachments
 
     def _attach(self, effect: session.Attach) -> None:
+        rights = self._rights
         self._authorize(
             effect.channel,
             "subscribe",
-            lambda rules: self._attach_position(effect, rules),
+            lambda rules: self._attach_position(effect, rules, rights),
             lambda error: self._failed(effect.op, error, effect.channel),
         )
 
-    def _attach_position(self, effect: session.Attach, rules: Rules) -> None:
+    def _attach_position(self, effect: session.Attach, rules: Rules, rights: int) -> None:
         frame = effect.frame
         try:
             position: positions.From = (
@@ -413,13 +438,13 @@ class Connection:
             self._authorize(
                 effect.channel,
                 "history",
-                lambda rules: self._join(effect, rules, position),
+                lambda rules: self._join(effect, rules, rights, position),
                 lambda error: self._failed(effect.op, error, effect.channel),
             )
         else:
-            self._join(effect, rules, position)
+            self._join(effect, rules, rights, position)
 
-    def _join(self, effect: session.Attach, rules: Rules, position: positions.From) -> None:
+    def _join(self, effect: session.Attach, rules: Rules, rights: int, position: positions.From) -> None:
         try:
             self.session.admit(effect.channel)
         except ProtocolError as error:
@@ -431,11 +456,13 @@ class Connection:
         self._joining[effect.op] = self.worker.hub.attach(
             attaching,
             self.link,
-            lambda subscriber, answer: self._joined(effect, rules, subscriber, answer),
+            lambda subscriber, answer: self._joined(effect, rules, rights, subscriber, answer),
             lambda code: self._ended_by_hub(effect.channel, code),
         )
 
-    def _joined(self, effect: session.Attach, rules: Rules, subscriber: Subscriber, answer: Attached | None) -> None:
+    def _joined(
+        self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Attached | None
+    ) -> None:
         del self._joining[effect.op]
         channel = effect.channel
         error = None
@@ -453,9 +480,14 @@ class Connection:
             self.worker.hub.detach(before)
         self.subscribers[channel] = subscriber
         self._perform(self.session.attached(effect.op, answer.frame, time.monotonic(), _time_ms()))
+        if self.subscribers.get(channel) is not subscriber:
+            # A frame that waited behind this one has detached it again: nothing more of the channel may come.
+            return
         if answer.skipped is not None:
             self.link.send(answer.skipped)
         self.worker.hub.begin(subscriber)
+        if rights != self._rights:
+            self._recheck(channel)
 
     def _end(self, channel: ChannelName) -> None:
         subscriber = self.subscribers.pop(channel, None)

@@ -15,6 +15,7 @@ from channels.consumer import AsyncConsumer
 from realtime import handshake, worker
 from realtime.conf import settings
 from realtime.connection import Connection
+from realtime.delivery.blocks import size_bytes
 from realtime.links import AsgiLink, Send, SocketLink
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,13 @@ async def _feed(connection: Connection, receive: Any) -> None:
         if message["type"] == "websocket.disconnect":
             return
         text = message.get("text")
-        if text is not None:
-            connection.receive_text(text)
-        else:
+        if text is None:
             connection.receive_binary()
+        elif size_bytes(text) > settings.MAX_FRAME_BYTES:
+            # Other servers have limits of their own, or none.
+            connection.receive_too_large()
+        else:
+            connection.receive_text(text)
         await connection.readable()
 
 

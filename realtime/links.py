@@ -8,6 +8,7 @@ return at once, watch how much waits, and know nothing of what the frames say.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,8 +16,10 @@ from typing import Any, Protocol
 
 from realtime.delivery.blocks import Encoding
 from realtime.protocol.codec import encode
-from realtime.protocol.errors import plain_close_code
+from realtime.protocol.errors import close_reason, plain_close_code
 from realtime.protocol.websocket import text_frame
+
+logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -203,7 +206,12 @@ class AsgiLink:
         self._wake.set()
         if self._waiting > self._high_bytes and not self.congested:
             self.congested = True
-            asyncio.get_running_loop().call_soon(self.on_congested)
+            asyncio.get_running_loop().call_soon(self._tell_congested)
+
+    def _tell_congested(self) -> None:
+        # It may have drained in the meantime, and `on_drained` was called: a pause now would last for ever.
+        if self.congested:
+            self.on_congested()
 
     def send(self, frame: dict[str, object]) -> None:
         self.write((encode(frame),))
@@ -220,7 +228,7 @@ class AsgiLink:
     def close(self, code: int, reason: str) -> None:
         if not self._closed:
             self._closed = True
-            self._outbox.append((plain_close_code(code), reason))
+            self._outbox.append((plain_close_code(code), close_reason(reason)))
             self._wake.set()
 
     def abort(self) -> None:
@@ -249,10 +257,17 @@ class AsgiLink:
         while True:
             while self._outbox:
                 item = self._outbox.popleft()
-                if isinstance(item, tuple):
-                    await self._send({"type": "websocket.close", "code": item[0], "reason": item[1]})
+                try:
+                    if isinstance(item, tuple):
+                        await self._send({"type": "websocket.close", "code": item[0], "reason": item[1]})
+                        return
+                    await self._send({"type": "websocket.send", "text": item})
+                except Exception as error:
+                    # Servers raise when the client is gone; `websocket.disconnect` follows and ends the connection.
+                    logger.debug("Sending failed: %r", error)
+                    self._closed = True
+                    self._outbox.clear()
                     return
-                await self._send({"type": "websocket.send", "text": item})
                 self._waiting -= len(item)
                 self._taken += len(item)
             if self.congested:
