@@ -86,10 +86,13 @@ def is_own_origin(origin: str, host: str) -> bool:
         return False
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
         return False
+    if "@" in parts.netloc:
+        return False
     domain, host_port = split_domain_port(host.lower())
-    own = parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]"
+    # Django takes a dot off the end of a host, with which a browser may have been pointed here.
+    own = parts.hostname.removesuffix(".") if ":" not in parts.hostname else f"[{parts.hostname}]"
     standard = DEFAULT_PORTS[parts.scheme]
-    return own == domain and (port or standard) == (int(host_port) if host_port else standard)
+    return own == domain and (standard if port is None else port) == (int(host_port) if host_port else standard)
 
 
 def _token(authorization: str | None, subprotocols: Sequence[str]) -> str | None:
