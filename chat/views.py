@@ -1,0 +1,96 @@
+"""Pages of the chat, the token its client connects with, and the names of people."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, cast
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AbstractUser
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from chat.authorization import OPERATIONS
+from chat.models import NAMESPACE, Room
+from chat.people import people, person
+from realtime.namespaces import rules_named
+from realtime.tokens import issue_token
+
+LOBBY: Final = "lobby"
+TOKEN_TTL_S: Final = 15 * 60
+#: Characters of one message; the namespace's limit in bytes has room for it in any script.
+TEXT_MOST: Final = 4000
+#: Names given with the page; others are asked for as they are met.
+PEOPLE_MOST: Final = 200
+ROOMS_MOST: Final = 100
+
+
+@require_GET
+@login_required
+def index(request: HttpRequest) -> HttpResponse:
+    """To the lobby, or to the first room there is."""
+    rooms = list(Room.objects.visible_to(request.user)[:ROOMS_MOST])
+    room = next((room for room in rooms if room.slug == LOBBY), rooms[0] if rooms else None)
+    if room is None:
+        return render(request, "chat/no_rooms.html")
+    return redirect("chat:room", slug=room.slug)
+
+
+@require_GET
+@login_required
+def room(request: HttpRequest, slug: str) -> HttpResponse:
+    """One room. What is in it comes over the channel; a room one may not see does not exist."""
+    rooms = Room.objects.visible_to(request.user)
+    current = get_object_or_404(rooms, slug=slug)
+    user = cast("AbstractUser", request.user)
+    members = [person(each.user) for each in current.memberships.select_related("user")[:PEOPLE_MOST]]
+    known = {each["client"]: each["name"] for each in (*members, person(user))}
+    context = {
+        "rooms": rooms[:ROOMS_MOST],
+        "room": current,
+        "members": members,
+        "me": person(user),
+        "page_data": {
+            "client": person(user)["client"],
+            "names": known,
+            "room": {"slug": current.slug, "name": current.name, "channel": current.channel},
+            "retentionDays": _retention_days(),
+            "textMost": TEXT_MOST,
+        },
+        "text_most": TEXT_MOST,
+    }
+    return render(request, "chat/room.html", context)
+
+
+@require_GET
+@never_cache
+def token(request: HttpRequest) -> JsonResponse:
+    """A short-lived token for the chat's channels; 401 in JSON, not a redirect, for a script that is signed out.
+
+    Every room of the namespace in one pattern, so that it stays small; the hook narrows it at each request.
+    """
+    if not request.user.is_authenticated:
+        return JsonResponse({"error": {"code": "unauthorized", "message": "Nobody is logged in."}}, status=401)
+    now_s = time.time()
+    ends_s = now_s + request.session.get_expiry_age()
+    user = cast("AbstractUser", request.user)
+    text, expires_s = issue_token(
+        person(user)["client"], {f"{NAMESPACE}:*": list(OPERATIONS)}, TOKEN_TTL_S, now_s, not_after_s=ends_s
+    )
+    return JsonResponse({"token": text, "expires": expires_s})
+
+
+@require_GET
+@login_required
+def names(request: HttpRequest) -> JsonResponse:
+    """Names of the given client ids (`?id=ana&id=bo`), as far as they are users here."""
+    found = people(request.GET.getlist("id")[:PEOPLE_MOST])
+    return JsonResponse({"names": {each["client"]: each["name"] for each in found}})
+
+
+def _retention_days() -> int | None:
+    rules = rules_named(NAMESPACE)
+    seconds = rules.retention_age_s if rules else None
+    return None if seconds is None else seconds // 86_400

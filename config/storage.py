@@ -1,0 +1,17 @@
+"""Static files with a hash of their content in the name. See docs/decisions for why modules are among them."""
+
+from __future__ import annotations
+
+from whitenoise.storage import CompressedManifestStaticFilesStorage
+
+
+class HashedStaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # whitenoise has no types
+    """Also rewrites the imports of ES modules, so that every file of a page belongs to the same release.
+
+    Without it a module's own address would be hashed and those it imports not: after a deployment a browser could run
+    a new page with an old module that it still has in its cache.
+    """
+
+    support_js_module_import_aggregation = True
+    # One pass for each level of imports; Django's five are too few for the SDK.
+    max_post_process_passes = 12

@@ -1,0 +1,100 @@
+// What a message of ours says about itself. Pure; the copy is exact and tested.
+
+import { count, counted, span } from "../words.js";
+
+/** @typedef {import("./timeline.js").Own} Own */
+/** @typedef {import("./timeline.js").Gap} Gap */
+/** @typedef {"send-now" | "edit" | "discard" | "copy"} Action */
+
+/**
+ * @typedef {object} StateLine
+ * @property {"open" | "full" | "bad"} bead
+ * @property {string} text
+ * @property {Action[]} actions
+ * @property {number | null} againAt Ask again then.
+ */
+
+/** Until then a message looks as if it were sent already: most are. */
+export const SENDING_AFTER_MS = 400;
+
+/** @type {Record<Action, string>} */
+export const ACTION_LABELS = { "send-now": "Send now", edit: "Edit", discard: "Discard", copy: "Copy text" };
+
+/** How the namespace's rate reads to a person: a burst of so many messages, in seconds. */
+const RATE_WORDS = "too many messages from you in 10 s";
+
+/** Why the server refuses for good, in the room's words. @type {Record<string, string>} */
+const REFUSALS = {
+  forbidden: "you can no longer write in this room",
+  not_found: "this room is not there any more",
+  too_large: "the message is too large",
+  outbox_full: "too many messages wait already",
+};
+
+/** Refusals that no other try and no other text can change. */
+const FINAL = new Set(["forbidden", "not_found"]);
+
+/**
+ * @param {Own} own
+ * @param {{ isFirst: boolean, now: number }} place `isFirst`: none of ours above it waits.
+ * @returns {StateLine | null}
+ */
+export function stateLine(own, { isFirst, now }) {
+  switch (own.state) {
+    case "sent":
+      return { bead: "full", text: "Sent", actions: [], againAt: null };
+    case "pending":
+      if (now < own.queuedAt + SENDING_AFTER_MS) return { bead: "open", text: "", actions: [], againAt: own.queuedAt + SENDING_AFTER_MS };
+      return { bead: "open", text: "Sending", actions: [], againAt: null };
+    case "failed": {
+      const why = REFUSALS[own.reason ?? ""] ?? (own.message || "the server did not take it");
+      const actions = /** @type {Action[]} */ (FINAL.has(own.reason ?? "") ? ["copy", "discard"] : ["edit", "discard"]);
+      return { bead: "bad", text: `Not sent: ${why.replace(/\.$/, "")}.`, actions, againAt: null };
+    }
+    case "waiting": {
+      if (!isFirst || own.reason === "order") {
+        return { bead: "open", text: "Waiting for the one above, so the order stays yours", actions: [], againAt: null };
+      }
+      if (own.reason === "connection") {
+        return { bead: "open", text: "Waiting for a connection. Kept on this device.", actions: [], againAt: null };
+      }
+      if (own.retryAt !== null) {
+        const why = own.reason === "rate_limited" ? RATE_WORDS : "the server is busy";
+        const left = own.retryAt - now;
+        return {
+          bead: "bad",
+          text: left > 0 ? `Not sent: ${why}. Goes again in ${span(left)}.` : `Not sent: ${why}. Goes again now.`,
+          actions: ["send-now", "edit", "discard"],
+          againAt: now + 250,
+        };
+      }
+      return stateLine({ ...own, state: "pending" }, { isFirst, now });
+    }
+  }
+}
+
+/** @param {number} length @param {number} most @returns {string} What the composer says; empty while there is room. */
+export function lengthNote(length, most) {
+  const left = most - length;
+  if (left < 0) return `${counted(-left, "character")} over the limit`;
+  return left <= 200 ? `${counted(left, "character")} left` : "";
+}
+
+/** @param {Gap} gap @param {number | null} days */
+export function gapText({ from, to, reason }, days) {
+  const which = from === to ? `Message #${count(from)}` : `Messages #${count(from)} to #${count(to)}`;
+  return `${which} ${why(reason, days, from === to)} and can’t be shown.`;
+}
+
+/** @param {Gap} gap @param {number | null} days @returns {{ strong: string, text: string }} */
+export function gapBanner({ from, to, reason }, days) {
+  const number = to - from + 1;
+  const which = from === to ? `#${count(from)}` : `#${count(from)} to #${count(to)}`;
+  return { strong: `${counted(number, "message")} can’t be had.`, text: ` ${which} ${why(reason, days, number === 1)}.` };
+}
+
+/** @param {string} reason @param {number | null} days @param {boolean} isOne */
+function why(reason, days, isOne) {
+  if (reason !== "retention") return isOne ? "was left out by the server" : "were left out by the server";
+  return `${isOne ? "is" : "are"} past this room’s ${days === null ? "time" : counted(days, "day")}`;
+}
