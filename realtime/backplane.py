@@ -124,25 +124,32 @@ class Backplane:
                 self._name = None
                 await asyncio.sleep(RETRY_S)
             else:
-                self._take(message)
+                try:
+                    self._take(message)
+                except Exception:
+                    # A fault of ours; the worker must not be deaf from now on.
+                    logger.exception("Hearing an announcement failed.")
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if message.get("worker") == self._worker:
-            return
-        try:
-            channel, epoch, first, frames = (
-                ChannelName(message["channel"]),
-                message["epoch"],
-                message["first"],
-                message["frames"],
-            )
-            self.counts["heard"] += 1
-            if frames:
-                self._hear(News(channel, message["channel_id"], epoch, first, frames))
-            else:
-                self._hear_of(channel, epoch, first)
-        except (KeyError, TypeError) as error:
-            self._failed("Reading an announcement of another worker", error)
+    def _take(self, message: object) -> None:
+        """Hears another worker's announcement; what is none, or of another version, is counted and dropped."""
+        match message:
+            case {"type": "seriatim.news", "worker": self._worker}:
+                return
+            case {
+                "type": "seriatim.news",
+                "channel": str(channel),
+                "channel_id": int(channel_id),
+                "epoch": str(epoch),
+                "first": int(first),
+                "frames": list(frames),
+            } if first > 0 and all(isinstance(frame, str) for frame in frames):
+                self.counts["heard"] += 1
+                if frames:
+                    self._hear(News(ChannelName(channel), channel_id, epoch, first, frames))
+                else:
+                    self._hear_of(ChannelName(channel), epoch, first)
+            case _:
+                self._failed("Reading an announcement of another worker", ValueError("not an announcement"))
 
     async def _announce(self) -> None:
         while True:
@@ -191,6 +198,8 @@ class Backplane:
                         await self._layer.group_discard(group_of(channel), self._name)
                 except Exception as error:
                     self._failed("Joining a group of the channel layer", error)
+                    # One group that cannot be joined must not keep the others waiting.
+                    self._memberships[channel] = self._memberships.pop(channel)
                     await asyncio.sleep(RETRY_S)
                 else:
                     if self._memberships.get(channel) is join:

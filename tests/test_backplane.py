@@ -1,0 +1,350 @@
+"""The backplane over a layer that lies, fails, forgets and is slow: it loses news at most, and never the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from channels.layers import InMemoryChannelLayer
+
+from realtime import backplane
+from realtime.backplane import Backplane, group_of
+from realtime.log.types import News
+from realtime.protocol.names import ChannelName
+from tests.conftest import aeventually
+
+LOBBY, OTHER = ChannelName("chat:lobby"), ChannelName("chat:other")
+
+
+def news(first: int, count: int = 1, channel: ChannelName = LOBBY, size: int = 10) -> News:
+    return News(channel, 7, "e1", first, ["x" * size] * count)
+
+
+class FakeLayer:
+    """A layer under the test's hand: what it says, when it fails, how long it takes."""
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.groups: dict[str, set[str]] = {}
+        self.names = 0
+        self.failing = False
+        self.refused_groups: set[str] = set()
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        self.fail()
+        self.names += 1
+        return f"{prefix}.{self.names}"
+
+    async def receive(self, channel: str) -> Any:
+        message = await self.inbox.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self.fail()
+        if group in self.refused_groups:
+            raise ValueError("no such group")
+        self.groups.setdefault(group, set()).add(channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self.fail()
+        self.groups.get(group, set()).discard(channel)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await self.go.wait()
+        self.fail()
+        self.sent.append((group, message))
+
+    def fail(self) -> None:
+        if self.failing:
+            raise ConnectionError("the layer is away")
+
+    def members(self, channel: ChannelName) -> set[str]:
+        return self.groups.get(group_of(channel), set())
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+        self.fault: Exception | None = None
+
+    def hear(self, each: News) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.heard.append(each)
+
+    def hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
+        self.heard.append((channel, epoch, head))
+
+
+class Started:
+    def __init__(self, layer: Any, name: str = "w1") -> None:
+        self.ear = Ear()
+        self.layer = layer
+        self.backplane = Backplane(layer, name, self.ear.hear, self.ear.hear_of)
+        self.backplane.start()
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest_asyncio.fixture
+async def started(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Started]:
+    monkeypatch.setattr(backplane, "RETRY_S", 0.01)
+    world = Started(FakeLayer())
+    await world.settle()
+    yield world
+    await world.backplane.stop()
+
+
+MESSAGE = {
+    "type": "seriatim.news",
+    "worker": "w2",
+    "channel": "chat:lobby",
+    "channel_id": 7,
+    "epoch": "e1",
+    "first": 3,
+    "frames": ["a", "b"],
+}
+
+
+# ---------------------------------------------------------------------- hearing
+
+
+async def test_news_of_another_worker_is_heard(started: Started) -> None:
+    started.layer.inbox.put_nowait(MESSAGE)
+    started.layer.inbox.put_nowait({**MESSAGE, "frames": [], "first": 9})
+    await started.settle()
+    assert started.ear.heard == [News(LOBBY, 7, "e1", 3, ["a", "b"]), (LOBBY, "e1", 9)]
+
+
+async def test_its_own_news_is_not(started: Started) -> None:
+    started.layer.inbox.put_nowait({**MESSAGE, "worker": "w1"})
+    await started.settle()
+    assert not started.ear.heard and not started.backplane.counts["failures"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {},
+        {"type": "chat.message", "text": "hello"},
+        {**MESSAGE, "type": "seriatim.news.v2"},
+        {**MESSAGE, "channel": None},
+        {**MESSAGE, "channel_id": "7"},
+        {**MESSAGE, "epoch": None},
+        {**MESSAGE, "first": "3"},
+        {**MESSAGE, "first": 0},
+        {**MESSAGE, "frames": "ab"},
+        {**MESSAGE, "frames": ["a", 5]},
+        {**MESSAGE, "frames": None},
+        {name: value for name, value in MESSAGE.items() if name != "frames"},
+        "a string",
+        None,
+        [1, 2],
+    ],
+    ids=repr,
+)
+async def test_what_is_no_announcement_is_counted_and_dropped(started: Started, foreign: object) -> None:
+    started.layer.inbox.put_nowait(foreign)
+    started.layer.inbox.put_nowait(MESSAGE)
+    await started.settle()
+    assert len(started.ear.heard) == 1
+    assert started.backplane.counts["failures"] == 1
+
+
+async def test_a_fault_in_hearing_does_not_make_deaf(started: Started, caplog: pytest.LogCaptureFixture) -> None:
+    started.ear.fault = ZeroDivisionError("a fault of ours")
+    started.layer.inbox.put_nowait(MESSAGE)
+    await started.settle()
+    started.ear.fault = None
+    started.layer.inbox.put_nowait(MESSAGE)
+    await started.settle()
+    assert len(started.ear.heard) == 1 and "a fault of ours" in caplog.text
+
+
+async def test_a_collision_of_names_is_seen_by_the_name_inside(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two channels in one group of the layer: the listener hears of both, each under its own name."""
+    monkeypatch.setattr(backplane, "group_of", lambda channel: "one-group")
+    started.backplane.announce(news(1))
+    started.backplane.announce(news(1, channel=OTHER))
+    await started.settle()
+    assert [(group, message["channel"]) for group, message in started.layer.sent] == [
+        ("one-group", LOBBY),
+        ("one-group", OTHER),
+    ]
+
+
+def test_names_on_the_layer_are_allowed_there() -> None:
+    longest = ChannelName("a" * 64 + ":" + "@=" * 67)
+    for channel in (LOBBY, longest):
+        group = group_of(channel)
+        assert InMemoryChannelLayer().require_valid_group_name(group)
+    assert group_of(LOBBY) != group_of(OTHER)
+
+
+# ---------------------------------------------------------------------- announcing
+
+
+async def test_announcements_go_out_in_order(started: Started) -> None:
+    for first in range(1, 6):
+        started.backplane.announce(news(first))
+    await started.settle()
+    assert [message["first"] for _, message in started.layer.sent] == [1, 2, 3, 4, 5]
+    assert started.layer.sent[0] == (
+        group_of(LOBBY),
+        {**MESSAGE, "worker": "w1", "first": 1, "frames": ["x" * 10]},
+    )
+
+
+async def test_a_queue_that_is_full_shrinks_to_heads(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backplane, "ANNOUNCEMENTS_MOST", 5)
+    started.layer.go.clear()
+    for first in range(1, 1001):
+        started.backplane.announce(news(first))
+        started.backplane.announce(news(first, channel=OTHER))
+        if first == 1:
+            await started.settle()
+    assert len(started.backplane._queue) == 5 and len(started.backplane._heads) == 2
+    assert started.backplane.counts["shrunk"] >= 1990
+    started.layer.go.set()
+    await aeventually(lambda: len(started.layer.sent) == 8)
+    last = {message["channel"]: message for _, message in started.layer.sent}
+    assert {channel: (message["first"], message["frames"]) for channel, message in last.items()} == {
+        LOBBY: (1000, []),
+        OTHER: (1000, []),
+    }
+    assert not started.backplane._queued_bytes
+
+
+async def test_large_announcements_shrink_by_their_bytes(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backplane, "ANNOUNCED_BYTES_MOST", 1000)
+    started.layer.go.clear()
+    await started.settle()
+    for first in (1, 3, 5):
+        started.backplane.announce(news(first, 2, size=300))
+    started.backplane.announce(news(7, 1, size=5000))
+    assert started.backplane._queued_bytes == 600
+    assert started.backplane._heads == {LOBBY: ("e1", 7)}
+    started.layer.go.set()
+    await aeventually(lambda: len(started.layer.sent) == 2)
+    assert not started.backplane._queued_bytes
+
+
+async def test_a_layer_that_is_away_loses_news_and_nothing_else(started: Started) -> None:
+    started.layer.failing = True
+    started.backplane.announce(news(1))
+    await aeventually(lambda: started.backplane.counts["failures"])
+    started.layer.failing = False
+    started.backplane.announce(news(2))
+    await aeventually(lambda: started.layer.sent)
+    assert [message["first"] for _, message in started.layer.sent] == [2]
+
+
+async def test_failures_are_said_once_in_a_while(started: Started, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(250):
+        started.layer.inbox.put_nowait({})
+    await aeventually(lambda: started.backplane.counts["failures"] == 250)
+    assert len([record for record in caplog.records if record.name == "realtime.backplane"]) == 3
+
+
+# ---------------------------------------------------------------------- membership
+
+
+async def test_groups_are_joined_while_somebody_follows(started: Started) -> None:
+    started.backplane.follow(LOBBY)
+    started.backplane.follow(OTHER)
+    await started.settle()
+    started.backplane.unfollow(OTHER)
+    await started.settle()
+    assert (started.layer.members(LOBBY), started.layer.members(OTHER)) == ({"seriatim.hub.1"}, set())
+
+
+async def test_only_the_last_wish_counts(started: Started) -> None:
+    started.backplane.follow(LOBBY)
+    started.backplane.unfollow(LOBBY)
+    started.backplane.unfollow(OTHER)
+    started.backplane.follow(OTHER)
+    await started.settle()
+    assert not started.layer.members(LOBBY) and started.layer.members(OTHER)
+    assert not started.backplane._memberships
+
+
+async def test_joining_waits_for_the_layer(started: Started) -> None:
+    started.layer.failing = True
+    started.backplane.follow(LOBBY)
+    await aeventually(lambda: started.backplane.counts["failures"])
+    assert not started.layer.members(LOBBY)
+    started.layer.failing = False
+    await aeventually(lambda: started.layer.members(LOBBY))
+
+
+async def test_a_group_that_cannot_be_joined_keeps_no_other_waiting(started: Started) -> None:
+    started.layer.refused_groups.add(group_of(LOBBY))
+    started.backplane.follow(LOBBY)
+    started.backplane.follow(OTHER)
+    await aeventually(lambda: started.layer.members(OTHER))
+    assert not started.layer.members(LOBBY)
+
+
+async def test_a_layer_that_forgot_the_name_gives_another_that_joins_again(started: Started) -> None:
+    started.backplane.follow(LOBBY)
+    await started.settle()
+    started.layer.groups.clear()
+    started.layer.inbox.put_nowait(ConnectionError("gone"))
+    await aeventually(lambda: started.layer.members(LOBBY) == {"seriatim.hub.2"})
+    started.layer.inbox.put_nowait(MESSAGE)
+    await aeventually(lambda: started.ear.heard)
+
+
+async def test_a_layer_that_is_away_at_the_start_is_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backplane, "RETRY_S", 0.01)
+    layer = FakeLayer()
+    layer.failing = True
+    world = Started(layer)
+    world.backplane.follow(LOBBY)
+    await aeventually(lambda: world.backplane.counts["failures"] >= 2)
+    layer.failing = False
+    await aeventually(lambda: layer.members(LOBBY))
+    await world.backplane.stop()
+
+
+# ---------------------------------------------------------------------- the end
+
+
+async def test_stopping_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = asyncio.all_tasks()
+    layer = FakeLayer()
+    layer.go.clear()
+    world = Started(layer)
+    world.backplane.follow(LOBBY)
+    world.backplane.announce(news(1))
+    await world.settle()
+    await world.backplane.stop()
+    assert asyncio.all_tasks() == before
+
+
+async def test_two_workers_hear_each_other_over_a_real_layer() -> None:
+    layer = InMemoryChannelLayer()
+    first, second = Started(layer, "w1"), Started(layer, "w2")
+    for each in (first, second):
+        each.backplane.follow(LOBBY)
+    await first.settle()
+    first.backplane.announce(news(1, 2))
+    second.backplane.announce(news(3))
+    second.backplane.announce(news(9, channel=OTHER))
+    await aeventually(lambda: first.ear.heard and second.ear.heard)
+    await first.settle()
+    assert (second.ear.heard, first.ear.heard) == ([news(1, 2)], [news(3)])
+    for each in (first, second):
+        await each.backplane.stop()
