@@ -362,6 +362,16 @@ test("detached unasked: told, and not attached again", async () => {
   assert.deepEqual(server.link.read, []);
 });
 
+test("detached unasked while an attach is on its way: the answer to the attach decides", async () => {
+  const { channel, link, server } = await attached({ count: 2 });
+  server.auto = false;
+  link.write({ type: "detached", channel: NAME, reason: "forbidden" });
+  const again = channel.attach({ from: "start" });
+  link.moveAll();
+  await again;
+  assert.equal(channel.state, "attached");
+});
+
 test("detach ends loops quietly and keeps the position", async () => {
   const { client, server } = setup();
   const channel = client.channel(NAME, { from: "start" });

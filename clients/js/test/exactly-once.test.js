@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { seeded } from "../fakes/random.js";
 import { settled, setup } from "../fakes/setup.js";
 
-const RUNS = Number(process.env.SERIATIM_RUNS ?? 25);
+const RUNS = Number(process.env.SERIATIM_RUNS ?? 15);
 const FIRST_SEED = Number(process.env.SERIATIM_SEED ?? 1);
 const STEPS = 250;
 const CHANNELS = ["chat:one", "chat:two"];
