@@ -14,6 +14,13 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from realtime import worker
 from realtime.routing import websocket_urlpatterns
 
+ROLES = ("all", "realtime", "web")
+
+role = "all"
+"""What this process serves, by `manage.py serve --role`. "realtime": sockets and health; "web": all but sockets."""
+
+HEALTH = ("/healthz", "/readyz", "/metrics")
+
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 NOT_FOUND = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -31,9 +38,17 @@ def get_application(django_application: Application) -> Application:
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         worker.ensure()
-        await router(scope, receive, send)
+        if scope["type"] == "http" and role == "realtime" and scope["path"] not in HEALTH:
+            await _not_here(send)
+        else:
+            await router(scope, receive, send)
 
     return application
+
+
+async def _not_here(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": NOT_FOUND})
+    await send({"type": "http.response.body", "body": b"This process serves sockets alone (role realtime)."})
 
 
 def _or_not_found(router: Application) -> Application:
@@ -41,7 +56,7 @@ def _or_not_found(router: Application) -> Application:
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
-        if path == "ws":
+        if path == "ws" and role != "web":
             await router(scope, receive, send)
             return
         await receive()

@@ -216,6 +216,9 @@ class Settings:
 
     # -- the process -------------------------------------------------------------------------------------------------
     WORKERS = Key(1, "processes", "More than one needs PostgreSQL and Redis; checked at start.", least=1)
+    DRAIN_S = Key(
+        10, "seconds", "A stopping worker sends its clients away within this; supervisors must wait longer.", least=1
+    )
     CHANNEL_LAYER = Key("default", "alias in CHANNEL_LAYERS", "The layer that carries news between workers.")
     DATABASE = Key("default", "alias in DATABASES", "The database that holds the log.")
     PREFIX = Key("seriatim", "text", "Begins every name on the channel layer, so that two sites can share a Redis.")

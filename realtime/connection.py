@@ -40,6 +40,9 @@ PING_ANSWER_S = 10.0
 AWAY_RETRY_MS = 1000
 """Hint with `unavailable` when a read failed."""
 
+RECONNECT_SPREAD_MS = 1000
+"""Clients of a draining worker are told to come back at a random time within this, so that they do not come at once."""
+
 HISTORY_DEFAULT = 100
 
 REMEMBERED_MOST = 1000
@@ -80,6 +83,7 @@ class Connection:
         self._pinged_at: float | None = None
         self._taken = (0, now)
         self._gone = False
+        self._leaving = False
         link.on_congested = self._congested
         link.on_drained = self._drained
         worker.clients.add(self)
@@ -163,7 +167,7 @@ class Connection:
                 self._perform_one(self._effects.popleft())
         finally:
             self._performing = False
-        if self._paused and not self.session.full and not self._gone:
+        if self._paused and not self.session.full and not self._gone and not self.worker.draining:
             self._read_on()
 
     def _read_on(self) -> None:
@@ -552,6 +556,24 @@ class Connection:
                 "reason": page.skipped.reason,
             }
         self._perform(self.session.done(effect.op, answer, time.monotonic(), _time_ms()))
+
+    def leave(self) -> None:
+        """The worker drains: reads no further, and goes with a hint when its publishes are answered."""
+        if self._leaving:
+            return
+        if not self._paused:
+            self._paused = True
+            self._readable.clear()
+            self.link.pause_reading()
+        if self._appends or self._publishing:
+            return
+        self._leaving = True
+        if self.session.state is State.READY:
+            after_ms = secrets.randbelow(RECONNECT_SPREAD_MS)
+            self.link.send({"type": "reconnect", "after_ms": after_ms, "reason": "drain"})
+        # The client's close frame has to be read.
+        self.link.resume_reading()
+        self._close(1012, "drain")
 
     # ------------------------------------------------------------------ liveness
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,12 @@ SESSIONS_EVERY_S = 30.0
 """How often the sessions behind cookies are asked for: a logout in another process is heard of no sooner."""
 
 
+LEAVE_APART_S = 0.005
+"""How far apart clients of a draining worker leave, while there is time: each one reconnects somewhere."""
+
+DRAIN_LOOK_S = 0.05
+"""How often a draining worker looks whether those who still wait for an answer can go now."""
+
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
 
@@ -51,6 +58,9 @@ class Client(Protocol):
     def published(self, appends: list[Append]) -> None:
         """Appends of this connection, in order, have their outcomes."""
 
+    def leave(self) -> None:
+        """The worker drains: goes when nothing it was promised is open. Called until it is gone."""
+
     def reauthorize(self, channel: ChannelName | None, client: str | None) -> None: ...
     def session_ended(self, end: SessionEnd) -> None: ...
     def recheck_session(self) -> None: ...
@@ -61,10 +71,15 @@ class Worker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.name = f"w{os.getpid()}"
+        self.pid = os.getpid()
+        self.name = name or f"w{self.pid}"
         self.reader = LogReader(loop)
         self.backplane = Backplane(
-            cast("Layer", get_channel_layer(settings.CHANNEL_LAYER)), self.name, self._hear, self._hear_of
+            # Names may be the same on two machines; on the layer a worker is a random number.
+            cast("Layer", get_channel_layer(settings.CHANNEL_LAYER)),
+            secrets.token_urlsafe(9),
+            self._hear,
+            self._hear_of,
         )
         self.hub = Hub(
             loop,
@@ -107,6 +122,27 @@ class Worker:
             ),
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
         ]
+
+    async def drain(self) -> None:
+        """Sends clients away, spread over `DRAIN_S` and with a hint when to come back, then stops.
+
+        Whoever is still there at the end is closed by the server. What was accepted is committed and answered first:
+        a client is told to go only when none of its publishes waits.
+        """
+        self.draining = True
+        loop = self.loop
+        began = loop.time()
+        deadline = began + settings.DRAIN_S
+        leaving = list(self.clients)
+        for index, client in enumerate(leaving):
+            slot_s = min(settings.DRAIN_S / 2, len(leaving) * LEAVE_APART_S) * index / len(leaving)
+            await asyncio.sleep(max(0.0, began + slot_s - loop.time()))
+            client.leave()
+        while self.clients and loop.time() < deadline:
+            for client in list(self.clients):
+                client.leave()
+            await asyncio.sleep(DRAIN_LOOK_S)
+        await self.stop()
 
     async def stop(self) -> None:
         """Ends tasks and threads; what was accepted is committed first."""
@@ -194,6 +230,7 @@ class Worker:
 
     def _refresh_namespaces(self) -> None:
         self.reader.run(namespaces.refresh, lambda _: None)
+        self.reader.run(lambda: tokens.refresh_api_keys(time.time()), lambda _: None)
 
     def _retain(self) -> None:
         self.loop.run_in_executor(self._maintenance, _apply_retention)
@@ -209,13 +246,16 @@ def _apply_retention() -> None:
         connections[settings.DATABASE].close()
 
 
+name = ""
+"""What `ready` calls this worker, where its supervisor numbered it."""
+
 _current: Worker | None = None
 
 
 def current() -> Worker | None:
     """This process's worker, from any thread; None where none runs (also in a child that was forked from one)."""
     worker = _current
-    if worker is None or worker.loop.is_closed() or worker.name != f"w{os.getpid()}":
+    if worker is None or worker.loop.is_closed() or worker.pid != os.getpid():
         return None
     return worker
 

@@ -5,13 +5,15 @@ Importing this module installs Twisted's asyncio reactor (Daphne does), so only 
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from daphne.server import Server
 from django.core.exceptions import ImproperlyConfigured
-from twisted.internet import reactor, tcp
+from twisted.internet import defer, reactor, tcp
 
 from realtime import worker
 from realtime.conf import settings
@@ -42,7 +44,15 @@ HOOKS = (
 class SeriatimServer(Server):
     """Daphne's server with our protocol in its WebSocket factory and our extensions in WebSocket scopes."""
 
-    def __init__(self, application: Callable[..., Awaitable[None]], endpoint: str, **options: Any) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Awaitable[None]],
+        endpoint: str,
+        on_ready: Callable[[], object],
+        **options: Any,
+    ) -> None:
+        self._on_ready = on_ready
+        self.listen_failed = False
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
         super().__init__(
             application,
@@ -67,7 +77,46 @@ class SeriatimServer(Server):
             closeHandshakeTimeout=CLOSE_HANDSHAKE_S,
         )
         # In the loop's first turn, not with the first client: what the worker has to read should not make him wait.
-        reactor.callLater(0, worker.ensure)  # type: ignore[arg-type]  # the stub has the arguments in another order
+        reactor.callLater(0, self._start_worker)  # type: ignore[arg-type]  # the stub has other argument names
+
+    def listen_error(self, failure: Any) -> None:
+        """The address is taken, or not ours: said by Daphne, and told by the exit status."""
+        self.listen_failed = True
+        super().listen_error(failure)
+
+    def _start_worker(self) -> None:
+        running = worker.ensure()
+
+        async def wait() -> None:
+            await running.ready.wait()
+            self._on_ready()
+
+        self._starting = asyncio.ensure_future(wait())
+
+    def kill_all_applications(self) -> defer.Deferred[None]:
+        """Daphne's trigger before the reactor stops, which waits for it: drains instead of cutting everybody off.
+
+        Stop listening; let the worker send its clients away (`reconnect`, 1012) and store what it accepted; then end
+        what is left.
+        """
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._drain()))
+
+    async def _drain(self) -> None:
+        for listener in self.listeners:
+            port = listener.result if listener.called else None
+            if port is not None:
+                # What the kernel has accepted is still served; new connections go to those who still listen.
+                await defer.maybeDeferred(port.stopListening).asFuture(asyncio.get_running_loop())
+        running = worker.current()
+        if running is not None:
+            await running.drain()
+        left = []
+        for details in list(self.connections.values()):
+            application = details.get("application_instance")
+            if application is not None and not application.done():
+                application.cancel()
+                left.append(application)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if scope["type"] == "websocket":
@@ -90,7 +139,18 @@ def endpoint(host: str, port: int) -> str:
     return f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}:backlog={BACKLOG}"
 
 
-def serve(application: Callable[..., Awaitable[None]], where: str) -> None:
-    """Serves until SIGTERM or SIGINT. Blocks; must run in the main thread."""
+def adopted(descriptor: int) -> str:
+    """Twisted's description of a listening IPv4 socket that this process was given."""
+    return f"fd:fileno={descriptor}"
+
+
+def serve(application: Callable[..., Awaitable[None]], where: str, on_ready: Callable[[], object]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Blocks; must run in the main thread.
+
+    `on_ready` is called once, when clients are served.
+    """
     check_hooks()
-    SeriatimServer(application, where, verbosity=0).run()
+    server = SeriatimServer(application, where, on_ready, verbosity=0)
+    server.run()
+    if server.listen_failed:
+        sys.exit(1)

@@ -148,7 +148,7 @@ def test_subclasses_and_tuples_are_data_too() -> None:
         10**400,
         -(2**1024),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_json_cannot_say_is_refused(data: object) -> None:
     error = refusal(canonical, data)

@@ -1,8 +1,11 @@
-"""`manage.py serve`: runs the site, sockets and pages, in this process."""
+"""`manage.py serve`: runs the site, sockets and pages; one worker in this process, or several under a supervisor."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -11,32 +14,107 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
+from realtime import asgi, worker
 from realtime.conf import settings
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when its parent dies."""
 
 
 class Command(BaseCommand):
     help = "Serves the site: WebSockets, REST and pages."
-    requires_system_checks = "__all__"
+    # In `handle`, when --workers is known.
+    requires_system_checks: list[str] = []  # noqa: RUF012  (as Django declares it)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default 127.0.0.1).")
-        parser.add_argument("--port", type=int, default=8000, help="TCP port (default 8000).")
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=8000, help="TCP port (default 8000)")
+        parser.add_argument("--workers", type=int, help="processes; more than one needs PostgreSQL and Redis")
+        parser.add_argument(
+            "--role",
+            choices=asgi.ROLES,
+            default="all",
+            help="realtime: sockets and health alone; web: pages, admin and REST alone (default all)",
+        )
+        # For the supervisor's children.
+        parser.add_argument("--fd", type=int, help="listening socket that was passed on")
+        parser.add_argument("--ready-fd", type=int, help="pipe to write to when clients are served")
+        parser.add_argument("--number", type=int, help="number of this worker")
 
-    def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
-        self._check_database()
-        # Imported here: Daphne installs Twisted's reactor, which no other command should have.
-        from realtime.server import run
-
-        module, _, name = str(django_settings.ASGI_APPLICATION).rpartition(".")
-        application = getattr(import_module(module), name)
-        self.stdout.write(f"Serving on http://{host}:{port} (process {os.getpid()}). Stop with Ctrl-C.")
-        run.serve(application, run.endpoint(host, port))
-
-    def _check_database(self) -> None:
-        """Database checks are not run by default; here they are what keeps a promise."""
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["fd"] is not None:
+            self._serve_one(options)
+            return
+        if options["workers"] is not None:
+            # Before the checks, which judge the number.
+            django_settings.REALTIME = {**getattr(django_settings, "REALTIME", {}), "WORKERS": options["workers"]}
+            settings.reset()
+        self.check()
         self.check(databases=[settings.DATABASE])
+        self._check_migrations()
+        if settings.WORKERS > 1:
+            self._supervise(options)
+        else:
+            self.stdout.write(f"Serving on http://{options['host']}:{options['port']} (process {os.getpid()}).")
+            self._serve_one(options)
+
+    def _check_migrations(self) -> None:
         connection = connections[settings.DATABASE]
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database lacks migrations. Run: manage.py migrate")
         connection.close()
+
+    def _serve_one(self, options: dict[str, Any]) -> None:
+        # Imported here: Daphne installs Twisted's reactor, which no other command should have.
+        from realtime.server import run
+
+        asgi.role = options["role"]
+        if options["fd"] is None:
+            where = run.endpoint(options["host"], options["port"])
+        else:
+            worker.name = f"w{options['number']}"
+            _end_with_parent()
+            where = run.adopted(options["fd"])
+
+        ready_fd = options["ready_fd"]
+
+        def say_ready() -> None:
+            if ready_fd is not None:
+                os.write(ready_fd, b"ready")
+                os.close(ready_fd)
+
+        run.serve(_application(), where, say_ready)
+
+    def _supervise(self, options: dict[str, Any]) -> None:
+        from realtime.server.supervisor import Supervisor, bind, manage_command
+
+        if ":" in options["host"]:
+            raise CommandError("Several workers listen on IPv4. Give an IPv4 address, and let a proxy take IPv6.")
+        listening = bind(options["host"], options["port"], backlog=4096)
+
+        def command(number: int, listening_fd: int, ready_fd: int) -> list[str]:
+            passed = {"--number": number, "--fd": listening_fd, "--ready-fd": ready_fd, "--role": options["role"]}
+            return manage_command(["serve", *[str(part) for pair in passed.items() for part in pair]])
+
+        self.stdout.write(
+            f"Serving on http://{options['host']}:{options['port']} "
+            f"with {settings.WORKERS} workers (supervisor {os.getpid()})."
+        )
+        status = Supervisor(settings.WORKERS, command, listening, drain_s=settings.DRAIN_S, say=self._say).run()
+        sys.exit(status)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+def _application() -> Any:
+    module, _, name = str(django_settings.ASGI_APPLICATION).rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _end_with_parent() -> None:
+    """A supervisor that is killed takes its workers along, drained: nobody else would restart or end them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
