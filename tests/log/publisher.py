@@ -12,7 +12,8 @@ import sys
 import django
 
 CHANNELS_COUNT = 6
-TURNS = 60
+TURNS = 150
+BAD_EVERY = 5
 
 
 def main(number: int) -> None:
@@ -34,7 +35,8 @@ def main(number: int) -> None:
     writer.start()
     print("ready", flush=True)
     sys.stdin.readline()
-    submitted = []
+    submitted: list[Append] = []
+    refused: list[Append] = []
     for turn in range(TURNS):
         # All processes publish these, in any order of channels; whoever is first gives the serial.
         names = chance.sample(channels, 3)
@@ -43,16 +45,20 @@ def main(number: int) -> None:
                 Append(name, "all", [message(f"shared{turn}"), message(f"also{turn}", key=f"k{turn % 7}")])
             )
         first = Append(channels[turn % CHANNELS_COUNT], f"c{number}", [message(f"own{turn}")])
-        bad = Append(first.channel, f"c{number}", [message(f"fine{turn}"), message("bad")], previous=first)
-        after = Append(first.channel, f"c{number}", [message(f"after{turn}")], previous=bad)
-        submitted += [first, bad, after]
-        for each in submitted[-6:]:
+        turns: list[Append] = [*submitted[-3:], first]
+        submitted.append(first)
+        if turn % BAD_EVERY == 0:
+            bad = Append(first.channel, f"c{number}", [message(f"fine{turn}"), message("bad")], previous=first)
+            after = Append(first.channel, f"c{number}", [message(f"after{turn}")], previous=bad)
+            refused += [bad, after]
+            turns += [bad, after]
+        for each in turns:
             writer.submit(each)
     if not writer.stop(60):
         raise SystemExit("The writer did not finish.")
-    assert len(told) == len(submitted)
+    assert len(told) == len(submitted) + len(refused)
     answers: list[tuple[str, str, list[str | None], list[int] | str, list[int]]] = []
-    for each in submitted:
+    for each in submitted + refused:
         ids = [m.id for m in each.messages]
         outcome = each.outcome
         if isinstance(outcome, Published):
