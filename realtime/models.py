@@ -251,7 +251,10 @@ class Latest(models.Model):
 
 
 class ApiKey(models.Model):
-    """A backend's credential, `ser_<key_id>_<secret>`; only a hash of the secret is kept."""
+    """A backend's credential, `ser_<key_id>_<secret>`; only a hash of the secret is kept.
+
+    Names may repeat: while one key replaces another, both publish as the same client, so that ids stay known.
+    """
 
     name = models.CharField(max_length=64, help_text="Also the client id of what is published with the key.")
     key_id = models.CharField(max_length=32)
@@ -266,7 +269,6 @@ class ApiKey(models.Model):
         ordering = ["name"]
         verbose_name = "API key"
         constraints = [
-            models.UniqueConstraint(fields=["name"], name="realtime_api_key_name_unique"),
             models.UniqueConstraint(fields=["key_id"], name="realtime_api_key_id_unique"),
         ]
 

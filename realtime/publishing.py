@@ -35,6 +35,16 @@ BUCKETS_MOST = 50_000
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages for one channel, from `client`, with the authority of `identity`."""
+
+    identity: Identity
+    channel: ChannelName
+    messages: Sequence[NewMessage]
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Where a message stands in its channel's log. `duplicate`: it was stored before, under the same id."""
 
@@ -91,6 +101,22 @@ def publish_batch(
     """
     rules = authorization.authorize(identity, channel, "publish")
     return _append(build(identity, rules, channel, messages, client=client))
+
+
+def publish_batches(items: Sequence[Batch]) -> list[Published | ProtocolError]:
+    """Publishes several batches, each all or none, in order; blocks until all are settled. Not for the event loop.
+
+    They are submitted before the first is waited for, so that they share rounds.
+    """
+    outcomes: list[Published | ProtocolError | Append] = []
+    for item in items:
+        try:
+            rules = authorization.authorize(item.identity, item.channel, "publish")
+            outcomes.append(build(item.identity, rules, item.channel, item.messages, client=item.client))
+        except ProtocolError as refusal:
+            outcomes.append(refusal)
+    _settle([outcome for outcome in outcomes if isinstance(outcome, Append)])
+    return [_outcome(outcome) if isinstance(outcome, Append) else outcome for outcome in outcomes]
 
 
 def build(
@@ -180,22 +206,42 @@ def _take(rules: Rules, client: str, count: int, channel: ChannelName) -> None:
 
 
 def _append(append: Append) -> Published:
-    """Stores it and waits: through this process's worker, or in a round of the caller's own."""
+    """Stores it and waits."""
+    _settle([append])
+    outcome = _outcome(append)
+    if isinstance(outcome, ProtocolError):
+        raise outcome
+    return outcome
+
+
+def _settle(appends: list[Append]) -> None:
+    """Waits until all have their outcome: through this process's worker, or in rounds of the caller's own."""
     running = worker.current()
     if running is None:
-        run_round_now([append])
-    else:
+        run_round_now(appends)
+        return
+    waiting: list[Future[Append]] = []
+    for append in appends:
         settled: Future[Append] = Future()
         append.tag = settled
-        running.writer.submit(append)
         try:
-            settled.result(settings.PUBLISH_TIMEOUT_S)
+            running.writer.submit(append)
+        except ProtocolError as refusal:
+            append.settle(refusal)
+        else:
+            waiting.append(settled)
+    deadline = time.monotonic() + settings.PUBLISH_TIMEOUT_S
+    for settled in waiting:
+        try:
+            settled.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            raise ProtocolError("unavailable", "The database took too long.", channel=append.channel) from None
-    outcome = append.outcome
-    if isinstance(outcome, Published):
-        return outcome
-    raise outcome if outcome is not None else ProtocolError("internal", channel=append.channel)
+            return  # what has no outcome now is told as unknown
+
+
+def _outcome(append: Append) -> Published | ProtocolError:
+    if append.outcome is None:
+        return ProtocolError("unavailable", "The database took too long.", channel=append.channel)
+    return append.outcome
 
 
 def _receipt(append: Append, published: Published) -> Receipt:

@@ -40,7 +40,6 @@ class Migration(migrations.Migration):
                 "verbose_name": "API key",
                 "ordering": ["name"],
                 "constraints": [
-                    models.UniqueConstraint(fields=("name",), name="realtime_api_key_name_unique"),
                     models.UniqueConstraint(fields=("key_id",), name="realtime_api_key_id_unique"),
                 ],
             },
