@@ -11,10 +11,11 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 from channels.testing import WebsocketCommunicator
+from django.db import connections
 
 from realtime import tokens, worker
 from realtime.asgi import get_application
@@ -25,6 +26,8 @@ OWN_ORIGIN = (b"origin", b"http://testserver")
 PATIENCE_S = 10_000 * MS
 
 ABSENT: Any = object()
+
+T = TypeVar("T")
 
 
 async def no_django(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -144,6 +147,18 @@ async def connected(*headers: tuple[bytes, bytes], text: str | None = None, **op
         yield peer
     finally:
         await peer.leave()
+
+
+async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Runs what uses the ORM in a thread that leaves no connection behind."""
+
+    def work() -> T:
+        try:
+            return call(*arguments)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(work)
 
 
 async def stop_worker() -> None:

@@ -18,7 +18,7 @@ from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 from tests.conftest import aeventually
-from tests.conversation import HOST, OWN_ORIGIN, PATIENCE_S, Peer, bearer, connected, stop_worker, token
+from tests.conversation import HOST, OWN_ORIGIN, PATIENCE_S, Peer, bearer, connected, in_thread, stop_worker, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -215,7 +215,7 @@ async def test_the_end_of_a_session_closes_its_socket(end: str, cookie: Any) -> 
             else:
                 user.delete()
 
-        await asyncio.to_thread(finish)
+        await in_thread(finish)
         code, _, frames = await peer.closed()
         assert (code, [frame["code"] for frame in frames]) == (4401, ["unauthorized"])
         await peer.leave()
@@ -354,7 +354,7 @@ async def test_refusals_come_in_the_order_of_the_contract(room: None) -> None:
 
 
 async def test_a_channel_that_an_operator_must_make_is_not_found(room: None) -> None:
-    await asyncio.to_thread(Namespace.objects.filter(name="room").update, create="operator")
+    await in_thread(Namespace.objects.filter(name="room").update, create="operator")
     async with connected() as peer:
         assert (await peer.request("attach", channel="room:x"))["code"] == "not_found"
         assert (await peer.publish("room:x", 1))["code"] == "not_found"
@@ -428,7 +428,7 @@ async def test_attachments_are_bounded(realtime_settings: Callable[..., None]) -
 
 
 async def test_the_rate_of_a_namespace_is_kept(room: None) -> None:
-    await asyncio.to_thread(Namespace.objects.filter(name="room").update, publish_rate=1, publish_burst=2)
+    await in_thread(Namespace.objects.filter(name="room").update, publish_rate=1, publish_burst=2)
     async with connected(text=token("limited")) as peer:
         answers = [await peer.publish("room:x", number) for number in range(3)]
         assert [answer.get("code") for answer in answers] == [None, None, "rate_limited"]
@@ -598,7 +598,7 @@ async def test_reauthorize_ends_attachments_that_the_hook_now_refuses(room: None
             await peer.request("attach", channel="room:x")
             await peer.request("attach", channel="lobby")
         banned.add("bo")
-        await asyncio.to_thread(authorization.reauthorize, ChannelName("room:x"), "bo")
+        await in_thread(authorization.reauthorize, ChannelName("room:x"), "bo")
         assert await bo.read(type="detached") == {"type": "detached", "channel": "room:x", "reason": "forbidden"}
         await ana.publish("room:x", 1)
         assert await ana.messages("room:x", 1) == [1]
@@ -619,7 +619,7 @@ async def test_rights_that_change_during_an_attach_count_for_it(room: None, monk
         await peer.send({"type": "attach", "ref": 1, "channel": "room:x"})
         await aeventually(lambda: wishes)
         hook.answer = lambda client, channel, operation: False
-        await asyncio.to_thread(authorization.reauthorize)
+        await in_thread(authorization.reauthorize)
         await asyncio.sleep(0)
         monkeypatch.setattr(running.reader, "state", state)
         state(*wishes[0])
@@ -634,7 +634,7 @@ async def test_a_yes_from_before_a_change_of_rights_is_not_remembered(room: None
     async with connected() as peer:
         await peer.send({"type": "publish", "ref": 1, "channel": "room:x", "messages": [{}]})
         await aeventually(lambda: hook.asked)
-        await asyncio.to_thread(authorization.reauthorize)
+        await in_thread(authorization.reauthorize)
         await asyncio.sleep(0)
         hook.go.set()
         await peer.read(ref=1)
@@ -651,7 +651,7 @@ async def test_a_hook_that_fails_refuses_and_ends_nothing(room: None, caplog: py
             raise ValueError("broken")
 
         hook.answer = broken
-        await asyncio.to_thread(authorization.reauthorize)
+        await in_thread(authorization.reauthorize)
         assert (await peer.publish("room:x", 1))["code"] == "internal"
         assert (await peer.request("detach", channel="room:x"))["type"] == "detached"
 

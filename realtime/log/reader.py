@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.conf import settings
 from realtime.log import reads
@@ -31,7 +35,10 @@ class LogReader:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._pool = ThreadPoolExecutor(settings.READER_THREADS, thread_name_prefix="seriatim-reader")
+        self._connections: list[BaseDatabaseWrapper] = []
+        self._pool = ThreadPoolExecutor(
+            settings.READER_THREADS, thread_name_prefix="seriatim-reader", initializer=self._begin_thread
+        )
         self._states: dict[ChannelName, list[Callable[[LogState | None], None]]] = {}
         self._reading_states = False
         self._snapshots: dict[tuple[int, int], list[Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]]]
@@ -39,9 +46,19 @@ class LogReader:
         self._closed = False
 
     def close(self) -> None:
-        """No more reads begin; callbacks of those that run are still called."""
+        """No more reads begin; callbacks of those that run are still called. Connections are closed behind them."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        threading.Thread(target=self._finish, name="seriatim-reader-end").start()
+
+    def _begin_thread(self) -> None:
+        connection = connections[settings.DATABASE]
+        connection.inc_thread_sharing()  # closed by another thread when this one has ended
+        self._connections.append(connection)
+
+    def _finish(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for connection in self._connections:
+            connection.close()
 
     def run(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """Runs a read in a thread; `done` gets its result on the loop, or None when it failed."""
