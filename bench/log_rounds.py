@@ -1,7 +1,7 @@
 """How many messages the log stores per CPU second of its process, against the bare database driver.
 
-    DJANGO_SETTINGS_MODULE=tests.settings python -m bench.log_rounds                                     # SQLite
-    DJANGO_SETTINGS_MODULE=tests.settings python -m tests.servers postgres -- python -m bench.log_rounds  # PostgreSQL
+    python -m bench.log_rounds                                       # SQLite
+    python -m tests.servers postgres -- python -m bench.log_rounds   # PostgreSQL
 
 For rounds of 1, 64 and 1000 messages with 200 bytes of data, each message an append of its own, spread over 8 channels
 and 64 clients, in a new database with the site's settings:
@@ -16,6 +16,7 @@ CPU seconds are this process's own: on PostgreSQL the server's work is not in th
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import sys
@@ -28,6 +29,7 @@ import django
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
 
 from realtime.log import Append, LogWriter, News, Published, Rounds, read_states, run_round_now  # noqa: E402
