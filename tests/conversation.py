@@ -149,12 +149,12 @@ async def connected(*headers: tuple[bytes, bytes], text: str | None = None, **op
         await peer.leave()
 
 
-async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
+async def in_thread(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Runs what uses the ORM in a thread that leaves no connection behind."""
 
     def work() -> T:
         try:
-            return call(*arguments)
+            return call(*arguments, **named)
         finally:
             connections.close_all()
 
