@@ -16,6 +16,7 @@ from realtime.log import (
     Append,
     Published,
     Rounds,
+    begin_anew,
     delete_chunks,
     new_epoch,
     prune,
@@ -155,6 +156,14 @@ class LogMachine(RuleBasedStateMachine):
             epoch = new_epoch(self.names[number])
             assert epoch != log.epoch
             log.epoch = epoch
+
+    @rule(number=st.integers(0, 1))
+    def begin_anew(self, number: int) -> None:
+        log = self.logs[self.names[number]]
+        if log.epoch is not None:
+            log.epoch = begin_anew(self.names[number])
+            log.oldest = log.head + 1
+            log.latest.clear()
 
     @rule(by_ms=st.sampled_from((1, 1000, 130_000, -5000)))
     def pass_time(self, by_ms: int) -> None:

@@ -17,6 +17,7 @@ from realtime.log import (
     Published,
     Rounds,
     apply_retention,
+    begin_anew,
     delete_chunks,
     new_epoch,
     new_epochs,
@@ -78,7 +79,7 @@ def test_prune_moves_oldest_only_forward_and_never_beyond_the_head() -> None:
     assert bounds(ALPHA) == (6, 6)
 
 
-@pytest.mark.parametrize("change", [lambda name: prune(name, 1), new_epoch])
+@pytest.mark.parametrize("change", [lambda name: prune(name, 1), new_epoch, begin_anew])
 def test_a_channel_without_a_log_is_not_found(change: Callable[[ChannelName], object]) -> None:
     Channel.objects.create(name="beta", namespace_id="default")
     for name in (ALPHA, BETA):
@@ -95,6 +96,17 @@ def test_a_new_epoch_keeps_rows_serials_and_ids() -> None:
     (outcome,) = publish(append(ALPHA, "m2", "m4"))
     assert isinstance(outcome, Published)
     assert (outcome.epoch, outcome.serials, outcome.duplicates) == (epoch, [2, 4], [0])
+
+
+def test_a_log_that_begins_anew_retains_nothing_and_goes_on_counting() -> None:
+    fill(ALPHA, [1] * 3, keys=["k", None, "l"])
+    before = read_states([ALPHA])[ALPHA]
+    epoch = begin_anew(ALPHA)
+    assert read_states([ALPHA])[ALPHA] == before._replace(epoch=epoch, oldest=4)
+    assert not Latest.objects.exists()
+    assert stored(publish(append(ALPHA, "next"))[0]) == [4]
+    assert delete_chunks(now_ms=10**15) == 3
+    assert [row.serial for row in check_log(ALPHA)] == [4]
 
 
 def test_new_epochs_for_all() -> None:
