@@ -21,7 +21,7 @@ import msgspec
 from realtime import authorization, publishing, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
-from realtime.hub import Attached, Attaching, Subscriber
+from realtime.hub import Answer, Attached, Attaching, Subscriber
 from realtime.links import Link
 from realtime.log.types import Append, Page, Published
 from realtime.namespaces import Rules
@@ -428,11 +428,11 @@ class Connection:
             position: positions.From = (
                 positions.Head() if frame.from_ is msgspec.UNSET else positions.parse_from(frame.from_)
             )
-            if isinstance(position, positions.Cursor):
+            if isinstance(position, positions.Cursor) and frame.window == 0:
                 raise ProtocolError(
                     "bad_position",
-                    "Cursors are not served.",
-                    remedy="Keep the position in the client and attach from it.",
+                    "A cursor moves by acks, and a window of 0 has none.",
+                    remedy="Leave `window` out, or keep the position in the client and attach from it.",
                     channel=effect.channel,
                 )
         except ProtocolError as error:
@@ -456,7 +456,16 @@ class Connection:
             return
         asked = effect.frame.window
         window = min(rules.window_default if asked is None else asked, rules.window_max)
-        attaching = Attaching(effect.channel, position, window, max(1, window // 2), rules.ack_ms, rules.key_limit)
+        assert self.identity is not None
+        attaching = Attaching(
+            effect.channel,
+            position,
+            window,
+            max(1, window // 2),
+            rules.ack_ms,
+            rules.key_limit,
+            self.identity.client,
+        )
         self._joining[effect.op] = self.worker.hub.attach(
             attaching,
             self.link,
@@ -465,16 +474,18 @@ class Connection:
         )
 
     def _joined(
-        self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Attached | None
+        self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Answer
     ) -> None:
         del self._joining[effect.op]
         channel = effect.channel
         error = None
-        if answer is None:
+        if isinstance(answer, ProtocolError):
+            error = answer
+        elif answer is None:
             error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
         elif rules.create != "publish" and not answer.exists:
             error = ProtocolError("not_found", channel=channel)
-        if answer is None or error is not None:
+        if not isinstance(answer, Attached) or error is not None:
             self.worker.hub.detach(subscriber)
             self._failed(effect.op, error or ProtocolError("internal"), channel)
             return

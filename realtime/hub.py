@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery import recovery
 from realtime.delivery.blocks import BlockCache, Encoding, size_bytes
 from realtime.delivery.ordering import Ordering
@@ -33,6 +34,7 @@ from realtime.delivery.recovery import Bounds, Plan, Skip
 from realtime.delivery.window import UNBOUNDED, Acked, Window
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
+from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,14 @@ class Following(Protocol):
     def unfollow(self, channel: ChannelName) -> None: ...
 
 
+class Cursors(Protocol):
+    """Positions kept for clients; see realtime.cursors."""
+
+    def open(self, key: CursorKey, head: Position, done: Callable[[Opened], None]) -> None: ...
+    def note(self, key: CursorKey, position: Position) -> None: ...
+    def store(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class HubSettings:
     """Times in seconds, sizes in bytes; the defaults and their reasons are in realtime.conf."""
@@ -161,6 +171,13 @@ class Attaching:
     ack_every: int
     ack_ms: int
     key_limit: int
+    client: str = ""
+    """Whose cursor it is, where the position is one."""
+
+    @property
+    def cursor(self) -> CursorKey | None:
+        name = self.position.name if isinstance(self.position, positions.Cursor) else None
+        return None if name is None else CursorKey(self.channel, self.client, name)
 
 
 class Subscriber:
@@ -169,6 +186,7 @@ class Subscriber:
     __slots__ = (
         "attaching",
         "byte_limit",
+        "cursor",
         "followed",
         "limit",
         "mode",
@@ -182,6 +200,7 @@ class Subscriber:
 
     def __init__(self, attaching: Attaching, sink: Sink, followed: Followed, on_end: Callable[[str], None]) -> None:
         self.attaching = attaching
+        self.cursor = attaching.cursor
         self.sink = sink
         self.followed = followed
         self.on_end = on_end
@@ -217,6 +236,10 @@ class Attached:
     skipped: dict[str, object] | None
     exists: bool
     """Whether there is such a channel: one that was never published to may still wait for an operator to create it."""
+
+
+Answer = Attached | ProtocolError | None
+"""What comes of an attach; None: the database is away."""
 
 
 class Followed:
@@ -271,10 +294,13 @@ class Followed:
 class Hub:
     """Order, holes, fan-out and catching up for one worker. Every method runs on the loop's thread."""
 
-    def __init__(self, loop: Loop, reader: Reader, following: Following, settings: HubSettings) -> None:
+    def __init__(
+        self, loop: Loop, reader: Reader, following: Following, cursors: Cursors, settings: HubSettings
+    ) -> None:
         self._loop = loop
         self._reader = reader
         self._following = following
+        self._cursors = cursors
         self._settings = settings
         self._channels: dict[ChannelName, Followed] = {}
         self._blocks = BlockCache(settings.cache_bytes, settings.block_messages)
@@ -290,7 +316,7 @@ class Hub:
         self,
         attaching: Attaching,
         sink: Sink,
-        done: Callable[[Subscriber, Attached | None], None],
+        done: Callable[[Subscriber, Answer], None],
         on_end: Callable[[str], None],
     ) -> Subscriber:
         """Attaches `sink`; `done(subscriber, answer)` is called once, unless the subscriber is detached before.
@@ -317,6 +343,8 @@ class Hub:
         followed = subscriber.followed
         self._leave_level(subscriber)
         subscriber.mode = Mode.GONE
+        if subscriber.cursor is not None:
+            self._cursors.store()
         followed.ahead.discard(subscriber)
         followed.subscribers.discard(subscriber)
         if not followed.subscribers:
@@ -329,6 +357,7 @@ class Hub:
             self._settle(subscriber)
         result = window.ack_through(serial)
         if result is Acked.ADVANCED:
+            self._note(subscriber, serial)
             if subscriber.mode is Mode.LEVEL:
                 subscriber.limit = window.limit
                 subscriber.byte_limit = subscriber.followed.bytes_sent + window.room_bytes
@@ -336,6 +365,10 @@ class Hub:
                 subscriber.mode = Mode.BEHIND
                 self._schedule(subscriber)
         return result is not Acked.BEYOND
+
+    def _note(self, subscriber: Subscriber, serial: int) -> None:
+        if subscriber.cursor is not None:
+            self._cursors.note(subscriber.cursor, Position(subscriber.followed.epoch, serial))
 
     def pause(self, subscriber: Subscriber) -> None:
         """Its sink is congested: leaves the level set until `drained`."""
@@ -427,7 +460,7 @@ class Hub:
         self,
         subscriber: Subscriber,
         state: LogState | None,
-        done: Callable[[Subscriber, Attached | None], None],
+        done: Callable[[Subscriber, Answer], None],
     ) -> None:
         if subscriber.mode is Mode.GONE:
             return
@@ -449,6 +482,13 @@ class Hub:
                     self._reader.since(state, time_ms, lambda serial: self._plan_since(subscriber, state, serial, done))
                     return
                 plan = recovery.head(bounds)
+            case positions.Cursor():
+                assert subscriber.cursor is not None
+                at_head = Position(bounds.epoch, bounds.head)
+                self._cursors.open(
+                    subscriber.cursor, at_head, lambda opened: self._plan_cursor(subscriber, bounds, opened, done)
+                )
+                return
             case positions.Latest():
                 if state.channel_id is not None:
                     self._reader.snapshot(
@@ -468,7 +508,7 @@ class Hub:
         subscriber: Subscriber,
         state: LogState,
         serial: int | None,
-        done: Callable[[Subscriber, Attached | None], None],
+        done: Callable[[Subscriber, Answer], None],
     ) -> None:
         if subscriber.mode is Mode.GONE:
             return
@@ -478,11 +518,49 @@ class Hub:
         bounds = Bounds(state.epoch, state.oldest, state.head)
         self._answer(subscriber, Plan(max(serial, bounds.oldest - 1)), bounds, done)
 
+    def _plan_cursor(
+        self,
+        subscriber: Subscriber,
+        bounds: Bounds,
+        opened: Opened,
+        done: Callable[[Subscriber, Answer], None],
+    ) -> None:
+        if subscriber.mode is Mode.GONE:
+            return
+        if opened.position is None:
+            done(subscriber, opened.error)
+            return
+        # The log may have grown since the bounds were read, and the cursor with it: beyond them is not beyond the head.
+        position = opened.position
+        if position.epoch == bounds.epoch and position.serial <= bounds.head:
+            self._answer(subscriber, recovery.resume(*position, bounds), bounds, done)
+        else:
+            self._reader.state(
+                subscriber.followed.name, lambda state: self._plan_stored(subscriber, position, state, done)
+            )
+
+    def _plan_stored(
+        self,
+        subscriber: Subscriber,
+        position: Position,
+        state: LogState | None,
+        done: Callable[[Subscriber, Answer], None],
+    ) -> None:
+        """A cursor that does not fit the bounds, held against what the log was after the cursor was read."""
+        if subscriber.mode is Mode.GONE:
+            return
+        if state is None:
+            done(subscriber, None)
+            return
+        self._learn(subscriber.followed, state)
+        bounds = subscriber.followed.bounds
+        self._answer(subscriber, recovery.resume(*position, bounds), bounds, done)
+
     def _plan_snapshot(
         self,
         subscriber: Subscriber,
         found: tuple[LogState, list[tuple[int, str]]] | None,
-        done: Callable[[Subscriber, Attached | None], None],
+        done: Callable[[Subscriber, Answer], None],
     ) -> None:
         if subscriber.mode is Mode.GONE:
             return
@@ -500,7 +578,7 @@ class Hub:
         subscriber: Subscriber,
         plan: Plan,
         bounds: Bounds,
-        done: Callable[[Subscriber, Attached | None], None],
+        done: Callable[[Subscriber, Answer], None],
     ) -> None:
         if bounds.epoch != subscriber.followed.epoch:
             # The log became another while this was worked out: from the beginning, with what it is now.
@@ -511,6 +589,8 @@ class Hub:
         subscriber.window = Window(subscriber.attaching.window, self._settings.window_bytes, plan.serial)
         frame = subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, plan.resumed)
         skipped = None if plan.skip is None else self._skipped_frame(subscriber.followed.name, bounds.epoch, plan.skip)
+        if plan.skip is not None:
+            self._note(subscriber, plan.serial)
         done(subscriber, Attached(frame, skipped, subscriber.followed.channel_id is not None))
 
     @staticmethod
@@ -588,6 +668,7 @@ class Hub:
             subscriber.position = plan.serial
             subscriber.snapshot = None
             subscriber.window.restart(plan.serial)
+            self._note(subscriber, plan.serial)
             subscriber.sink.send(subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, resumed=False))
             subscriber.sink.send(
                 self._skipped_frame(followed.name, bounds.epoch, plan.skip or Skip(None, None, "epoch"))
@@ -790,6 +871,7 @@ class Hub:
             subscriber.sink.send(self._skipped_frame(followed.name, followed.epoch, skip))
             subscriber.position = skip.last
             subscriber.window.skip_to(skip.last)
+            self._note(subscriber, skip.last)
             self._schedule(subscriber)
             return
         block = self._blocks.find(followed.log_key, position + 1)

@@ -250,6 +250,29 @@ class Latest(models.Model):
         return f"{self.channel_id}[{self.key}] = {self.serial}"
 
 
+class Cursor(models.Model):
+    """The acknowledged position of a client, under a name, in a channel: where `{"cursor": …}` attaches.
+
+    By the channel's name, since a client may wait in a channel that nobody has published to; then `epoch` is null.
+    """
+
+    channel = models.CharField(max_length=200)
+    client = models.CharField(max_length=128)
+    name = models.CharField(max_length=64)
+    epoch = models.CharField(max_length=32, null=True)  # noqa: DJ001  (null is the epoch of a log without a message)
+    serial = models.BigIntegerField()
+    used = models.BigIntegerField(help_text="Unix milliseconds of the last use; forgotten 30 days later.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["channel", "client", "name"], name="realtime_cursor_unique"),
+        ]
+        indexes = [models.Index(fields=["used"], name="realtime_cursor_used")]
+
+    def __str__(self) -> str:
+        return f"{self.client}/{self.name} in {self.channel} at {self.serial}"
+
+
 class ApiKey(models.Model):
     """A backend's credential, `ser_<key_id>_<secret>`; only a hash of the secret is kept.
 

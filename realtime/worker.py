@@ -19,9 +19,10 @@ from typing import Any, Protocol, cast
 from channels.layers import get_channel_layer
 from django.db import connections
 
-from realtime import authorization, namespaces, tokens
+from realtime import authorization, cursors, namespaces, tokens
 from realtime.backplane import Backplane, Layer
 from realtime.conf import settings
+from realtime.cursors import Cursors
 from realtime.hub import Hub, HubSettings
 from realtime.log import retention
 from realtime.log.reader import LogReader
@@ -81,10 +82,13 @@ class Worker:
             self._hear,
             self._hear_of,
         )
+        self.writer = LogWriter(self._on_round)
+        self.cursors = Cursors(loop, self.writer)
         self.hub = Hub(
             loop,
             self.reader,
             self.backplane,
+            self.cursors,
             HubSettings(
                 hold_s=settings.HOLD_MS / 1000,
                 sweep_grace_s=settings.SWEEP_GRACE_MS / 1000,
@@ -94,7 +98,6 @@ class Worker:
                 cache_bytes=settings.BLOCK_CACHE_BYTES,
             ),
         )
-        self.writer = LogWriter(self._on_round)
         self.clients: set[Client] = set()
         self.ready = asyncio.Event()
         """Set when the namespaces are known; nobody is served before."""
@@ -155,6 +158,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.backplane.stop()
+        self.cursors.store()
         await asyncio.to_thread(self.writer.stop, settings.PUBLISH_TIMEOUT_S)
         self.reader.close()
         self._maintenance.shutdown(wait=False, cancel_futures=True)
@@ -240,6 +244,7 @@ def _apply_retention() -> None:
     try:
         retention.apply_retention(namespaces.all_rules())
         retention.delete_chunks()
+        cursors.forget_old(time.time())
     except Exception:
         logger.exception("Retention failed; it is tried again.")
     finally:

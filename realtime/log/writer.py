@@ -40,6 +40,8 @@ _ASIDE_EVERY_S = 0.05
 _ASIDE_WAIT_MS = 20
 #: A channel without appends is forgotten; until then its next append does not make everybody wait to find out again.
 _ASIDE_MEMORY_S = 30.0
+#: Jobs that wait for the thread. Each is a client that attaches by a cursor or a second's worth of cursors.
+_JOBS_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class LogWriter:
         self._changed = threading.Condition(threading.Lock())
         # All below are guarded by `_changed`.
         self._queue: deque[tuple[float, Append]] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
         self._messages_count = 0
         self._bytes = 0
         self._sleeping = False
@@ -113,6 +116,20 @@ class LogWriter:
             self._messages_count += count
             self._bytes += append.size_bytes
             self._queue.append((time.monotonic(), append))
+            if self._sleeping:
+                self._changed.notify()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have `job` run in the writer's thread, behind the round that is at the database: for small writes that would
+        otherwise contend with it. It must handle its own errors, and is dropped when the writer stops before its turn.
+
+        Never blocks. Raises ProtocolError `unavailable` when too many wait, or when this writer is not running.
+        """
+        with self._changed:
+            thread = self._thread
+            if self._stopping or self._dead or thread is None or not thread.is_alive() or len(self._jobs) >= _JOBS_MOST:
+                raise ProtocolError("unavailable", retry_after_ms=self._retry_after_ms())
+            self._jobs.append(job)
             if self._sleeping:
                 self._changed.notify()
 
@@ -187,6 +204,7 @@ class LogWriter:
         self._aside.add(result.aside, result.stuck, started)
         self._current = []
         self._finish(result)
+        self._do_jobs()
         if batch and self._on_stats is not None:
             took_s = time.monotonic() - started
             self._on_stats(RoundStats(len(batch), sum([len(a.messages) for a in batch]), started - since, took_s))
@@ -202,6 +220,8 @@ class LogWriter:
         """
         with self._changed:
             while not self._queue:
+                if self._jobs:
+                    return 0.0, []
                 if self._aside.appends_count:
                     wait_s: float | None = self._aside.next_try - time.monotonic()
                     if wait_s is not None and wait_s <= 0:
@@ -233,6 +253,16 @@ class LogWriter:
         if refused:
             self._give_up(refused)
         return since, batch
+
+    def _do_jobs(self) -> None:
+        """Those that wait now; what they ask for in turn waits for the next round."""
+        with self._changed:
+            jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            try:
+                job()
+            except Exception:
+                logger.exception("A job in the log writer's thread failed")
 
     def _retry_aside(self) -> Round:
         """Try the set-aside channels: all at once without waiting, then one of them with a little patience.

@@ -185,7 +185,12 @@ class HubMachine(RuleBasedStateMachine):
     def position(self, data: st.DataObject, client: Client | None = None) -> positions.From:
         head = self.world.log.head
         forms: list[positions.From] = [positions.Head(), positions.Start(), positions.Latest()]
-        forms += [positions.Rewind(3), positions.Since(max(0, head - 2)), positions.Resume(None, Serial(0))]
+        forms += [
+            positions.Cursor("phone"),
+            positions.Rewind(3),
+            positions.Since(max(0, head - 2)),
+            positions.Resume(None, Serial(0)),
+        ]
         if self.world.log.epoch is not None:
             epoch = Epoch(self.world.log.epoch)
             forms += [positions.Resume(epoch, Serial(head // 2)), positions.Resume(epoch, Serial(head + 3))]

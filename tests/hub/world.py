@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.hub import Attached, Attaching, Hub, HubSettings, Rows, Subscriber
+from realtime.cursors import CursorKey, Opened, Position
+from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Rows, Subscriber
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
 from realtime.protocol.names import ChannelName
@@ -163,6 +164,23 @@ class Following:
         self.channels.discard(channel)
 
 
+class Cursors:
+    """Cursors in memory, stored at once."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.positions: dict[CursorKey, Position] = {}
+
+    def open(self, key: CursorKey, head: Position, done: Callable[[Opened], None]) -> None:
+        self.loop.call_later(0.001, lambda: done(Opened(self.positions.setdefault(key, head))))
+
+    def note(self, key: CursorKey, position: Position) -> None:
+        self.positions[key] = position
+
+    def store(self) -> None:
+        pass
+
+
 class Whole:
     """An encoding that changes nothing."""
 
@@ -231,8 +249,8 @@ class Client:
         self.position = self.acked = frame["serial"]
         self.explained = frame["resumed"]
 
-    def joined(self, subscriber: Subscriber, answer: Attached | None) -> None:
-        if answer is None:
+    def joined(self, subscriber: Subscriber, answer: Answer) -> None:
+        if not isinstance(answer, Attached):
             self.world.hub.detach(subscriber)
             self.subscriber = None
             return
@@ -283,8 +301,9 @@ class World:
         self.log = Log()
         self.reader = Reader(self.loop, self.log)
         self.following = Following()
+        self.cursors = Cursors(self.loop)
         settings = {"block_messages": 8, "cache_bytes": 20_000, "window_bytes": 4000, "linger_s": 5.0, **settings}
-        self.hub = Hub(self.loop, self.reader, self.following, HubSettings(**settings))
+        self.hub = Hub(self.loop, self.reader, self.following, self.cursors, HubSettings(**settings))
         self.clients: list[Client] = []
         self.pending: list[News] = []
         """Announced, not heard yet."""
