@@ -195,6 +195,12 @@ class Settings:
         "How often heads of followed channels are asked for: heals every lost announcement.",
         least=10,
     )
+    OUTBOX_MS = Key(
+        500,
+        "milliseconds",
+        "How often the outbox is looked into for messages of processes without a worker; the others tell.",
+        least=10,
+    )
     SWEEP_GRACE_MS = Key(250, "milliseconds", "What the sweep found new may be on its way; only later is it read.")
     WINDOW_BYTES = Key(
         _MIB,

@@ -250,6 +250,28 @@ class Latest(models.Model):
         return f"{self.channel_id}[{self.key}] = {self.serial}"
 
 
+class Outbox(models.Model):
+    """A message that was published inside somebody's transaction; relayed into the log when that has committed."""
+
+    channel = models.CharField(max_length=200)
+    client = models.CharField(max_length=128)
+    mid = models.CharField(max_length=64)
+    event = models.TextField()
+    key = models.CharField(max_length=128, null=True)  # noqa: DJ001  (a message without a key)
+    data = models.TextField()
+    created = models.BigIntegerField(help_text="Unix milliseconds.")
+    refusal = models.CharField(
+        max_length=500, blank=True, default="", help_text="Why the log will not have it; empty while it waits."
+    )
+
+    class Meta:
+        verbose_name_plural = "outbox"
+        indexes = [models.Index(fields=["id"], condition=Q(refusal=""), name="realtime_outbox_waiting")]
+
+    def __str__(self) -> str:
+        return f"{self.mid} for {self.channel}"
+
+
 class Cursor(models.Model):
     """The acknowledged position of a client, under a name, in a channel: where `{"cursor": …}` attaches.
 

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from django.db import connections
+from django.db import connections, transaction
 
 from realtime import authorization, worker
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.bucket import TokenBucket
+from realtime.log import outbox
 from realtime.log.rounds import run_round_now
 from realtime.log.types import Append, Published
 from realtime.namespaces import Rules, rules_for
@@ -46,13 +47,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a message stands in its channel's log. `duplicate`: it was stored before, under the same id."""
+    """Where a message stands in its channel's log. `duplicate`: it was stored before, under the same id.
+
+    `pending`: it was published inside a transaction, and will be in the log if and only if that commits; until then
+    it has no epoch and no serial.
+    """
 
     channel: ChannelName
-    epoch: str
-    serial: int
     id: str
-    duplicate: bool
+    epoch: str | None = None
+    serial: int | None = None
+    duplicate: bool = False
+    pending: bool = False
 
 
 def publish(
@@ -66,15 +72,20 @@ def publish(
 ) -> Receipt:
     """Publishes one message from Python, with the application's own authority; returns when it is committed.
 
+    Inside `atomic()` of the log's database it becomes part of that transaction instead: the message will be in the log
+    if and only if the transaction commits, whatever dies in between, and the receipt is `pending`.
+
     `data` is anything JSON can say. `id` (1–64 visible ASCII) makes it idempotent per channel and client: published
     again, it stores nothing and returns the first serial. `client` is whom it is from; "" is nobody.
 
     Blocks for one commit; from a coroutine use `apublish`. Raises ProtocolError: `bad_channel`, `bad_frame`,
-    `not_found`, `too_large`, and `unavailable`, after which publishing again with the same id is safe. Must not be
-    called inside `atomic()`: the row lock of a channel would be held until the transaction ends.
+    `not_found`, `too_large`, and `unavailable`, after which publishing again with the same id is safe.
     """
-    _refuse_atomic()
     append = _prepare(channel, data, event, id, key, client)
+    if connections[settings.DATABASE].in_atomic_block:
+        outbox.put(append.channel, client, append.messages[0])
+        transaction.on_commit(_relay_soon, using=settings.DATABASE)
+        return Receipt(append.channel, append.messages[0].id or "", pending=True)
     return _receipt(append, _append(append))
 
 
@@ -246,13 +257,12 @@ def _outcome(append: Append) -> Published | ProtocolError:
 
 def _receipt(append: Append, published: Published) -> Receipt:
     return Receipt(
-        append.channel, published.epoch, published.serials[0], append.messages[0].id or "", bool(published.duplicates)
+        append.channel, append.messages[0].id or "", published.epoch, published.serials[0], bool(published.duplicates)
     )
 
 
-def _refuse_atomic() -> None:
-    if connections[settings.DATABASE].in_atomic_block:
-        raise RuntimeError(
-            "publish() was called inside atomic(): the message would be there although the transaction may fail. "
-            "Call it with transaction.on_commit()."
-        )
+def _relay_soon() -> None:
+    """Has this process's worker relay the outbox; without one, some worker finds the row within a second."""
+    running = worker.current()
+    if running is not None:
+        running.relay_outbox()

@@ -24,10 +24,11 @@ from realtime.backplane import Backplane, Layer
 from realtime.conf import settings
 from realtime.cursors import Cursors
 from realtime.hub import Hub, HubSettings
-from realtime.log import retention
+from realtime.log import outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News
 from realtime.log.writer import LogWriter
+from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 from realtime.tokens import SessionEnd
 
@@ -106,6 +107,8 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: list[Callable[[], None]] = []
         self._sessions_at = 0.0
+        self._relaying = False
+        self._relay_again = False
 
     def start(self) -> None:
         self._load_namespaces()
@@ -116,6 +119,7 @@ class Worker:
             (pulse_s, self._pulse),
             (settings.SWEEP_MS / 1000, self.hub.sweep),
             (1.0, self._refresh_namespaces),
+            (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (settings.RETENTION_INTERVAL_S, self._retain),
         ):
             self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))
@@ -189,6 +193,28 @@ class Worker:
             self.hub.hear(each)
             self.backplane.announce(each)
 
+    def relay_outbox(self) -> None:
+        """Has the writer's thread move what is in the outbox into the log. Any thread; several wishes are one."""
+        if self._relaying:
+            self._relay_again = True
+            return
+        self._relaying = True
+        try:
+            self.writer.run(self._relay)
+        except ProtocolError:
+            # The writer stops or is overrun; the next tick asks again.
+            self._relaying = False
+
+    def _relay(self) -> None:
+        """In the writer's thread."""
+        self._relay_again = False
+        try:
+            outbox.relay(lambda news: self._on_round([], news), _may_create)
+        finally:
+            self._relaying = False
+        if self._relay_again:
+            self.relay_outbox()
+
     # ------------------------------------------------------------------ on the loop
 
     def _hear(self, news: News) -> None:
@@ -238,6 +264,13 @@ class Worker:
 
     def _retain(self) -> None:
         self.loop.run_in_executor(self._maintenance, _apply_retention)
+
+
+def _may_create(channel: ChannelName) -> bool:
+    try:
+        return namespaces.rules_for(channel).create == "publish"
+    except ProtocolError:
+        return False
 
 
 def _apply_retention() -> None:

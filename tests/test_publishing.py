@@ -131,12 +131,6 @@ def test_channels_of_an_operator_are_not_made_by_publishing() -> None:
     assert_refused("not_found", lambda: publish("made:x", 1))
 
 
-def test_inside_a_transaction_it_is_refused_with_a_remedy() -> None:
-    with transaction.atomic(), pytest.raises(RuntimeError, match="on_commit"):
-        publish("lobby", 1)
-    assert messages_of("lobby") == []
-
-
 def test_on_commit_it_is_published_when_the_transaction_is() -> None:
     with transaction.atomic():
         transaction.on_commit(lambda: publish("lobby", "committed"))

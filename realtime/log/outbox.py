@@ -1,0 +1,120 @@
+"""The outbox: messages that belong to somebody's transaction, on their way into the log.
+
+Inside `atomic()` a publish is a row here, written by the application's own connection: it is there if and only if the
+application's other rows are. The log writer of some worker relays it: in one transaction the rows are taken, their
+messages get serials, the rows are deleted. So a message cannot be relayed twice, or lost, whatever dies in between. One
+relay runs at a time in the whole system, in the order of the rows, so that what one connection published in consecutive
+transactions stays in order. No foreign key: a reference to our rows would lock them for as long as the application's
+transaction lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.utils import CursorWrapper
+
+from realtime.conf import settings
+from realtime.log.rounds import Rounds, discard
+from realtime.log.types import Append, News, Published
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.messages import NewMessage
+from realtime.protocol.names import ChannelName
+
+logger = logging.getLogger(__name__)
+
+RELAYED_AT_ONCE = 500
+"""Rows in one relaying transaction: short enough that publishers beside it hardly wait."""
+
+_RELAY_LOCK = 0x5E71A71
+"""Key of PostgreSQL's advisory lock that the relaying transaction holds. SQLite has one writer anyway."""
+
+_Row = tuple[int, str, str, str, str, str | None, str]
+
+
+def put(channel: ChannelName, client: str, message: NewMessage) -> None:
+    """Writes a message into the outbox, on the calling thread's connection and within its transaction."""
+    with connections[settings.DATABASE].cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO realtime_outbox (channel, client, mid, event, key, data, created, refusal)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, '')",
+            [channel, client, message.id, message.event, message.key, message.data, time.time_ns() // 1_000_000],
+        )
+
+
+def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelName], bool]) -> int:
+    """Moves what is committed in the outbox into the log; returns how many messages. For the log writer's thread.
+
+    `announce` is called after each commit. `creates` says whether a channel may be made by publishing to it. Returns
+    early when another worker relays, or the database is away: whoever comes next goes on.
+    """
+    moved = 0
+    while True:
+        try:
+            count, taken, news = _relay_some(creates)
+        except DatabaseError as error:
+            logger.warning("Relaying the outbox failed; it is tried again: %s", error)
+            discard(connections[settings.DATABASE])
+            return moved
+        moved += count
+        if news:
+            announce(news)
+        if taken < RELAYED_AT_ONCE or not count:
+            return moved
+
+
+def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[News]]:
+    """One transaction: how many rows left the outbox, how many were taken, and the news."""
+    connection = connections[settings.DATABASE]
+    with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
+        rows = _take(cursor, connection.vendor)
+        if not rows:
+            return 0, 0, []
+        appends = [
+            Append(
+                ChannelName(channel),
+                client,
+                [NewMessage(mid, event, key, data)],
+                create=creates(ChannelName(channel)),
+            )
+            for _, channel, client, mid, event, key, data in rows
+        ]
+        result = Rounds().run(appends)
+        if result.away:
+            raise DatabaseError("the database failed the round of the relay")
+        settled = [(row[0], append.outcome) for row, append in zip(rows, appends, strict=True)]
+        done = [id_ for id_, outcome in settled if isinstance(outcome, Published)]
+        _delete(cursor, done)
+        for id_, outcome in settled:
+            if isinstance(outcome, ProtocolError) and outcome.code != "unavailable":
+                _refuse(cursor, id_, outcome)
+        return len(done), len(rows), result.news
+
+
+def _take(cursor: CursorWrapper, vendor: str) -> Sequence[_Row]:
+    if vendor == "postgresql":
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_RELAY_LOCK])
+        if not cursor.fetchone()[0]:
+            return []
+    cursor.execute(
+        "SELECT id, channel, client, mid, event, key, data FROM realtime_outbox WHERE refusal = ''"
+        " ORDER BY id LIMIT %s",
+        [RELAYED_AT_ONCE],
+    )
+    rows: Sequence[_Row] = cursor.fetchall()
+    return rows
+
+
+def _delete(cursor: CursorWrapper, ids: Sequence[int]) -> None:
+    if ids:
+        cursor.execute(f"DELETE FROM realtime_outbox WHERE id IN ({', '.join(['%s'] * len(ids))})", [*ids])
+
+
+def _refuse(cursor: CursorWrapper, id_: int, refusal: ProtocolError) -> None:
+    """A message that the log will never have stays where it is, with the reason, out of the way of the others: it was
+    accepted, so it must not vanish."""
+    logger.error("The outbox keeps a message that the log refuses: %s", refusal)
+    cursor.execute("UPDATE realtime_outbox SET refusal = %s WHERE id = %s", [str(refusal)[:500], id_])
