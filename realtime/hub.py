@@ -45,6 +45,9 @@ LEDGER_MESSAGES = 4096
 EARLY_NEWS_MOST = 64
 """Announcements kept while a channel's state is read; what is beyond it is read from the log."""
 
+WRITE_BYTES_MOST = 65_536
+"""Bytes of frames joined for one write. What a socket does not take of a write is kept for it alone, unshared."""
+
 STEPS_A_TURN = 128
 """Catch-up writes in one turn of the loop, so that acks, accepts and heartbeats get theirs."""
 
@@ -762,17 +765,20 @@ class Hub:
         before_last = followed.bytes_sent + sum(sizes[:-1])
         followed.bytes_sent = before_last + sizes[-1]
         self._blocks.add(followed.log_key, first, frames)
+        parts = _parts(frames, sizes)
         fallen: list[Subscriber] = []
         for encoding, level in followed.levels.items():
             if not level:
                 continue
-            payload = encoding.encode(frames)
-            self.counts["payloads"] += len(level)
+            takers: list[Subscriber] = []
             for subscriber in level:
-                if last <= subscriber.limit and before_last < subscriber.byte_limit:
+                roomy = last <= subscriber.limit and before_last < subscriber.byte_limit
+                (takers if roomy else fallen).append(subscriber)
+            for part in parts:
+                payload = encoding.encode(part)
+                self.counts["payloads"] += len(takers)
+                for subscriber in takers:
                     subscriber.sink.write(payload)
-                else:
-                    fallen.append(subscriber)
         self.counts["delivered"] += len(frames)
         # Those whose window had no room for all of this take what fits from the block just kept.
         for subscriber in fallen:
@@ -888,10 +894,10 @@ class Hub:
 
     @staticmethod
     def _fit(window: Window, sizes: array[int], start: int, most: int) -> int:
-        """How many frames from `start` on may be sent now: at least one, since the window is open."""
+        """How many frames from `start` on may go out in one write: at least one, since the window is open."""
         count = min(len(sizes) - start, most, window.limit - window.sent)
-        room = window.room_bytes
-        if room < UNBOUNDED and sum(sizes[start : start + count]) > room:
+        room = min(window.room_bytes, WRITE_BYTES_MOST)
+        if sum(sizes[start : start + count]) > room:
             for taken in range(count):
                 room -= sizes[start + taken]
                 if room <= 0:
@@ -987,3 +993,18 @@ class Hub:
         while end < len(rows) and rows[end][0] == rows[end - 1][0] + 1:
             end += 1
         return rows[start:end]
+
+
+def _parts(frames: list[str], sizes: array[int]) -> list[list[str]]:
+    """The frames in order, in pieces of at most `WRITE_BYTES_MOST`, or of one frame that is larger."""
+    if sum(sizes) <= WRITE_BYTES_MOST:
+        return [frames]
+    parts: list[list[str]] = []
+    room = 0
+    for frame, size in zip(frames, sizes, strict=True):
+        if size > room or not parts:
+            parts.append([])
+            room = WRITE_BYTES_MOST
+        parts[-1].append(frame)
+        room -= size
+    return parts

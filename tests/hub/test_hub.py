@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from realtime.hub import WRITE_BYTES_MOST
 from realtime.protocol import positions
-from tests.hub.world import CHANNEL, World
+from tests.hub.world import CHANNEL, Client, World
 
 
 def test_what_is_published_after_head_arrives_in_order() -> None:
@@ -102,6 +103,29 @@ def test_a_window_of_bytes_lets_the_frame_that_crosses_it_through() -> None:
     client.ack(4)
     world.loop.advance(1)
     assert client.position == 6
+
+
+def test_no_write_joins_more_than_a_socket_should_have_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(cache_bytes=1 << 20)
+    world.publish(30, size=10_000)
+    level, behind = world.client(), world.client(position=positions.Start())
+    writes: list[int] = []
+    for client in (level, behind):
+
+        def write(payload: tuple[str, ...], client: Client = client) -> None:
+            writes.append(sum(map(len, payload)))
+            Client.write(client, payload)
+
+        monkeypatch.setattr(client, "write", write)
+    world.loop.advance(1)
+    world.publish(30, size=10_000)
+    world.publish(1, size=100_000)
+    world.hear_all()
+    world.loop.advance(1)
+    assert (level.position, behind.position) == (61, 61)
+    # A single frame goes out whole, whatever its size; the frame that crosses the mark is still sent.
+    assert sorted(writes)[-2:] == [sorted(writes)[-1]] * 2 and sorted(writes)[-1] > 100_000
+    assert sorted(writes)[-3] < WRITE_BYTES_MOST + 11_000
 
 
 def test_acks_beyond_what_was_sent_are_forgiven_until_the_first_valid_one() -> None:
