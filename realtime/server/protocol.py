@@ -170,6 +170,9 @@ class SeriatimProtocol(DaphneProtocol):
         most = min(PLAIN_BYTES_MOST, self.maxMessagePayloadSize or PLAIN_BYTES_MOST)
         while at + PLAIN_HEAD_BYTES <= end and data[at] == TEXT_FINAL and self.state == Autobahn.STATE_OPEN:
             size, start = data[at + 1] - MASKED, at + 2
+            if size > TWO_MORE_BYTES:
+                # The size is in the next eight: a long message. Read on, its head could pass for a short one.
+                break
             if size == TWO_MORE_BYTES:
                 size, start = int.from_bytes(data[start : start + 2], "big"), at + 4
                 if size < TWO_MORE_BYTES:

@@ -104,6 +104,14 @@ def test_a_stream_of_single_bytes_is_understood() -> None:
     assert Opened().feed(stream, list(range(len(stream)))).seen == ['{"a":1}', "z" * 130, "{}"]
 
 
+@pytest.mark.parametrize("mask", [b"\0\0\0\0", b"\x01\x02\x03\x04", b"abcd"])
+def test_the_head_of_a_long_message_is_not_taken_for_a_short_one(mask: bytes) -> None:
+    """With a mask below 0x80 the misread piece is valid UTF-8, so nothing else would stop it."""
+    text = "y" * 70_000
+    opened = Opened().feed(frame(TEXT, text.encode(), mask=mask) + frame(TEXT, b"{}"))
+    assert (opened.seen, opened.close_code) == ([text, "{}"], None)
+
+
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
