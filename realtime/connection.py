@@ -118,10 +118,8 @@ class Connection:
         self.heard_at = now
         self._pinged_at = None
         self._perform(self.session.receive(text if isinstance(text, str) else text.decode(), now, _time_ms()))
-        if self.session.full and not self._paused:
-            self._paused = True
-            self._readable.clear()
-            self.link.pause_reading()
+        if self.session.full:
+            self._read_no_further()
 
     def receive_binary(self) -> None:
         self._close(1003, "text frames only")
@@ -167,8 +165,14 @@ class Connection:
                 self._perform_one(self._effects.popleft())
         finally:
             self._performing = False
-        if self._paused and not self.session.full and not self._gone and not self.worker.draining:
+        if self._paused and not (self.session.full or self.link.congested or self._gone or self.worker.draining):
             self._read_on()
+
+    def _read_no_further(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._readable.clear()
+            self.link.pause_reading()
 
     def _read_on(self) -> None:
         self._paused = False
@@ -572,10 +576,7 @@ class Connection:
         """The worker drains: reads no further, and goes with a hint when its publishes are answered."""
         if self._leaving:
             return
-        if not self._paused:
-            self._paused = True
-            self._readable.clear()
-            self.link.pause_reading()
+        self._read_no_further()
         if self._appends or self._publishing:
             return
         self._leaving = True
@@ -589,12 +590,16 @@ class Connection:
     # ------------------------------------------------------------------ liveness
 
     def _congested(self) -> None:
+        # Who asks and does not read must not fill our memory with answers, nor with pongs.
+        self.session.hold()
+        self._read_no_further()
         for subscriber in self.subscribers.values():
             self.worker.hub.pause(subscriber)
 
     def _drained(self) -> None:
         for subscriber in list(self.subscribers.values()):
             self.worker.hub.drained(subscriber)
+        self._perform(self.session.release(time.monotonic(), _time_ms()))
 
     def pulse(self, now: float) -> None:
         """Looks after the connection, about once a second: what is due, heartbeat, dead sockets (§8)."""

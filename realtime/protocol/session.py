@@ -16,8 +16,9 @@ nobody can tell the difference:
     any other      publishes
     =============  ==========================================================
 
-Frames that may not begin yet wait in a queue, and everything behind them waits too. The queue is bounded: while `full`
-is true the shell must not read on. States and what leads from one to the other stand in `TRANSITIONS`.
+Frames that may not begin yet wait in a queue, and everything behind them waits too; so do all frames while the client
+does not take what it was sent (`hold`). The queue is bounded: while `full` is true the shell must not read on. States
+and what leads from one to the other stand in `TRANSITIONS`.
 
 Pure: no clock (`now` is monotonic seconds, `time_ms` Unix milliseconds), no randomness, no I/O. Specification:
 docs/reference/protocol.md.
@@ -205,6 +206,7 @@ class Session:
         self._waiting: deque[Frame | FrameError] = deque()
         self._running: dict[int, _Running] = {}
         self._verifying = False
+        self._held = False
         self._next_op = 0
         self._chains: OrderedDict[ChannelName, int | None] = OrderedDict()
         """By channel the op of the last publish while it runs, or None when it failed."""
@@ -339,6 +341,16 @@ class Session:
             error.channel = running.channel
         return [Send(error.frame(running.ref)), *self._continue(now, time_ms)]
 
+    def hold(self) -> None:
+        """What was sent before waits at the socket: nothing is begun until `release`. Who asks and does not read would
+        else make the server keep any number of answers."""
+        self._held = True
+
+    def release(self, now: float, time_ms: int) -> list[Effect]:
+        """The socket takes frames again."""
+        self._held = False
+        return self._continue(now, time_ms)
+
     def ended(self, channel: ChannelName, frame: dict[str, object]) -> list[Effect]:
         """The shell ended an attachment by itself; `frame` tells the client."""
         self.attachments.discard(channel)
@@ -373,7 +385,7 @@ class Session:
     # ------------------------------------------------------------------ order
 
     def _may_begin(self, frame: Frame | FrameError) -> bool:
-        if self._verifying:
+        if self._verifying or self._held:
             return False
         if not self._running:
             return True

@@ -578,6 +578,22 @@ def test_a_full_backlog_says_so_until_it_is_served() -> None:
     driver.assert_sent({"ref": 0}, {"ref": 1}, {"ref": 2}, {"ref": 3})
 
 
+def test_nothing_is_begun_while_the_client_takes_nothing() -> None:
+    driver = Driver(backlog_most=3)
+    driver.send(history(0))
+    driver.session.hold()
+    driver.complete(0)
+    driver.send(ping(1), publish(2), history(3))
+    driver.assert_sent({"ref": 0})
+    driver.assert_begun()
+    assert driver.full()
+    driver.did(driver.session.release(driver.now, 0))
+    driver.assert_sent({"ref": 1})
+    driver.assert_begun(2)
+    driver.complete(2)
+    driver.assert_begun(3)
+
+
 def test_a_long_backlog_is_served_without_recursion() -> None:
     driver = Driver()
     driver.send(history(0), *[ping(ref) for ref in range(5000)])
