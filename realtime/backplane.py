@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -30,6 +31,17 @@ ANNOUNCED_BYTES_MOST = 8 << 20
 
 RETRY_S = 1.0
 """Pause after the layer failed."""
+
+PATIENCE_S = 5.0
+"""How long one call of the layer may hold up the next. One that takes longer has stopped; the log has the message."""
+
+BEACON = "seriatim.beacon"
+
+BEACON_S = 1.0
+"""How often a worker sends itself a word through the layer."""
+
+SUSPECT_S = 3.0
+"""A worker that has not heard its own beacon for so long takes the layer for dead, and looks at the log more often."""
 
 
 class Layer(Protocol):
@@ -72,19 +84,27 @@ class Backplane:
         self._memberships: dict[ChannelName, bool] = {}
         """Wanted by channel: to join (True) or to leave; done in order by the membership task."""
         self._followed: set[ChannelName] = set()
+        self._beacon_group = f"{settings.PREFIX}.b.{hashlib.sha1(worker.encode(), usedforsecurity=False).hexdigest()}"
+        self._joined_beacon = False
+        self._heard_beacon_at = time.monotonic()
         self._wake_announcer = asyncio.Event()
         self._wake_memberships = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts = {"announced": 0, "shrunk": 0, "heard": 0, "failures": 0}
 
     def start(self) -> None:
-        for work in (self._listen, self._announce, self._keep_memberships):
+        for work in (self._listen, self._announce, self._keep_memberships, self._send_beacons):
             self._tasks.add(asyncio.ensure_future(work()))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def suspect(self) -> bool:
+        """The layer seems to carry nothing: what other workers commit is heard of only by reading the log."""
+        return time.monotonic() - self._heard_beacon_at > SUSPECT_S
 
     def announce(self, news: News) -> None:
         """Tells other workers, some time soon, perhaps."""
@@ -116,6 +136,7 @@ class Backplane:
                 if self._name is None:
                     self._name = await self._layer.new_channel(f"{settings.PREFIX}.hub")
                     # A new name belongs to no group yet.
+                    self._joined_beacon = False
                     self._memberships.update(dict.fromkeys(self._followed, True))
                     self._wake_memberships.set()
                 message = await self._layer.receive(self._name)
@@ -135,6 +156,8 @@ class Backplane:
         match message:
             case {"type": "seriatim.news", "worker": self._worker}:
                 return
+            case {"type": "seriatim.beacon"}:
+                self._heard_beacon_at = time.monotonic()
             case {
                 "type": "seriatim.news",
                 "channel": str(channel),
@@ -165,11 +188,27 @@ class Backplane:
                     channel, (epoch, head) = self._heads.popitem()
                     message = self._message(channel, epoch, head, [], 0)
                 try:
-                    await self._layer.group_send(group_of(channel), message)
+                    async with asyncio.timeout(PATIENCE_S):
+                        await self._layer.group_send(group_of(channel), message)
                     self.counts["announced"] += 1
                 except Exception as error:
                     self._failed("Announcing over the channel layer", error)
                     await asyncio.sleep(RETRY_S)
+
+    async def _send_beacons(self) -> None:
+        """A task of its own, so that a long queue of announcements does not look like a dead layer."""
+        while True:
+            await asyncio.sleep(BEACON_S)
+            if self._name is None:
+                continue
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    if not self._joined_beacon:
+                        await self._layer.group_add(self._beacon_group, self._name)
+                        self._joined_beacon = True
+                    await self._layer.group_send(self._beacon_group, {"type": BEACON})
+            except Exception as error:
+                self._failed("Sending a beacon over the channel layer", error)
 
     def _message(
         self, channel: ChannelName, epoch: str, first: int, frames: list[str], channel_id: int
@@ -192,10 +231,11 @@ class Backplane:
             while self._memberships and self._name is not None:
                 channel, join = next(iter(self._memberships.items()))
                 try:
-                    if join:
-                        await self._layer.group_add(group_of(channel), self._name)
-                    else:
-                        await self._layer.group_discard(group_of(channel), self._name)
+                    async with asyncio.timeout(PATIENCE_S):
+                        if join:
+                            await self._layer.group_add(group_of(channel), self._name)
+                        else:
+                            await self._layer.group_discard(group_of(channel), self._name)
                 except Exception as error:
                     self._failed("Joining a group of the channel layer", error)
                     # One group that cannot be joined must not keep the others waiting.

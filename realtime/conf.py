@@ -195,6 +195,9 @@ class Settings:
         "How often heads of followed channels are asked for: heals every lost announcement.",
         least=10,
     )
+    SWEEP_SUSPECT_MS = Key(
+        200, "milliseconds", "The same while the channel layer carries nothing: then the sweep is the news.", least=10
+    )
     OUTBOX_MS = Key(
         500,
         "milliseconds",

@@ -107,6 +107,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: list[Callable[[], None]] = []
         self._sessions_at = 0.0
+        self._swept_at = 0.0
         self._relaying = False
         self._relay_again = False
 
@@ -117,7 +118,7 @@ class Worker:
         pulse_s = min(PULSE_MOST_S, settings.HEARTBEAT_MS / 4000)
         for every_s, work in (
             (pulse_s, self._pulse),
-            (settings.SWEEP_MS / 1000, self.hub.sweep),
+            (min(settings.SWEEP_MS, settings.SWEEP_SUSPECT_MS) / 1000, self._sweep),
             (1.0, self._refresh_namespaces),
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (settings.RETENTION_INTERVAL_S, self._retain),
@@ -248,6 +249,13 @@ class Worker:
             client.pulse(now)
             if recheck:
                 client.recheck_session()
+
+    def _sweep(self) -> None:
+        """Looks at the log: once in `SWEEP_MS`, at every call while the layer seems dead."""
+        now = time.monotonic()
+        if self.backplane.suspect or now - self._swept_at >= settings.SWEEP_MS / 1000:
+            self._swept_at = now
+            self.hub.sweep()
 
     def _load_namespaces(self) -> None:
         def loaded(rules: object) -> None:

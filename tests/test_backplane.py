@@ -348,3 +348,25 @@ async def test_two_workers_hear_each_other_over_a_real_layer() -> None:
     assert (second.ear.heard, first.ear.heard) == ([news(1, 2)], [news(3)])
     for each in (first, second):
         await each.backplane.stop()
+
+
+async def test_a_layer_that_carries_nothing_is_suspect_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backplane, "BEACON_S", 0.01)
+    monkeypatch.setattr(backplane, "SUSPECT_S", 0.2)
+    layer = InMemoryChannelLayer()
+    ear = Backplane(layer, "w1", lambda news: None, lambda channel, epoch, head: None)
+    ear.start()
+    try:
+        await aeventually(lambda: ear._joined_beacon)
+        await asyncio.sleep(2 * backplane.SUSPECT_S)
+        assert not ear.suspect
+        send, layer.group_send = layer.group_send, _swallow  # type: ignore[method-assign]
+        await aeventually(lambda: ear.suspect)
+        layer.group_send = send  # type: ignore[method-assign]
+        await aeventually(lambda: not ear.suspect)
+    finally:
+        await ear.stop()
+
+
+async def _swallow(group: str, message: object) -> None:
+    """A layer that is there and carries nothing."""
