@@ -9,6 +9,7 @@ also counts the faults that really hit: a run in which nothing went wrong proves
 from __future__ import annotations
 
 import itertools
+import time
 from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -343,7 +344,10 @@ class Attachment:
     position: int = 0
     head: int = 0
     window: int = 0
+    ack_every: int = 0
+    ack_ms: int = 0
     acked: int = 0
+    heard_at: float = 0.0
     messages: int = 0
     unexplained: bool = False
     """`resumed` was false and `skipped` has not come yet."""
@@ -377,7 +381,7 @@ class Attachment:
         self.attached = True
         self.position = self.acked = frame.serial
         self.head = frame.head
-        self.window = frame.window
+        self.window, self.ack_every, self.ack_ms = frame.window, frame.ack_every, frame.ack_ms
         self.unexplained = not frame.resumed
         if frame.head:
             checker._epoch(self.channel, frame.epoch, f"attached of {self.where}")
@@ -405,7 +409,8 @@ class Attachment:
                 fail("attached", f"{self.where}: {asked!r} is always resumed")
             if asked == "head" and frame.serial != frame.head:
                 fail("attached", f"{self.where}: asked for the head {frame.head}, got {frame.serial}")
-            if asked == "start" and not self.floor <= frame.serial <= checker.pruned[self.channel]:
+            from_start = asked == "start" or asked == {"epoch": None, "serial": 0}
+            if from_start and not self.floor <= frame.serial <= checker.pruned[self.channel]:
                 fail("attached", f"{self.where}: asked for the start, got {frame.serial}")
             if isinstance(asked, dict) and "rewind" in asked:
                 lowest = frame.head - asked["rewind"]
@@ -464,6 +469,7 @@ class Attachment:
             self.sizes.append(len(text))
             self.in_flight_bytes += len(text)
         self.messages += 1
+        self.heard_at = time.monotonic()
         self.position = serial
         self.checker.seen(self.where, text, frame)
 

@@ -47,7 +47,7 @@ class Subscriber:
         self._pending: dict[int, Attachment] = {}
         self._refs = itertools.count(1)
         self._unacked: Counter[str] = Counter()
-        self._target = 1
+        self._targets: dict[str, int] = {}
         self._dirty: set[str] = set()
         self._late: deque[tuple[str, int]] = deque()
         self._stalling: set[str] = set()
@@ -181,8 +181,12 @@ class Subscriber:
             attachment = self.attachments[found.channel] = found
             self.attached_at[found.channel] = time.monotonic()
             attachment.on_attached(frame)
-            self._target = max(1, frame.ack_every)
-        self.progress[attachment.channel].begin(frame.serial, frame.epoch)
+            self._targets[found.channel] = max(1, frame.ack_every)
+        progress = self.progress[attachment.channel]
+        if progress.start is not None and progress.epoch is None:
+            # It waited before the first message: (null, 0) is as good as "start", also when some are gone by now.
+            progress.skip(1, frame.serial)
+        progress.begin(frame.serial, frame.epoch)
 
     def _on_skipped(self, frame: Frame) -> None:
         attachment = self.attachments.get(frame.channel or "")
@@ -224,9 +228,10 @@ class Subscriber:
             case "cadence":
                 self._process(channel, serial)
                 self._unacked[channel] += 1
-                if self._unacked[channel] >= self.random.uniform(0.5, 1) * self._target:
-                    self._ack({channel: serial})
-                    self._unacked[channel] = 0
+                if self._unacked[channel] >= self._targets[channel]:
+                    self._ack_at_cadence(channel)
+                elif self._unacked[channel] == 1:
+                    self._later(attachment.ack_ms / 1000, self._ack_when_silent, channel, attachment)
             case "batched":
                 self._process(channel, serial)
                 if not self._dirty:
@@ -255,6 +260,20 @@ class Subscriber:
             for channel, serial in serials.items():
                 self.attachments[channel].ack(serial)
             self.socket.send({"type": "ack", "serials": serials})
+
+    def _ack_at_cadence(self, channel: str) -> None:
+        attachment = self.attachments[channel]
+        self._ack({channel: attachment.position})
+        self._unacked[channel] = 0
+        self._targets[channel] = self.random.randint((attachment.ack_every + 1) // 2, max(1, attachment.ack_every))
+
+    def _ack_when_silent(self, channel: str, attachment: Attachment) -> None:
+        """`ack_ms` after the last message, if that is still unacknowledged."""
+        rest_s = attachment.heard_at + attachment.ack_ms / 1000 - time.monotonic()
+        if rest_s > 0.001:
+            self._later(rest_s, self._ack_when_silent, channel, attachment)
+        elif self._unacked[channel]:
+            self._ack_at_cadence(channel)
 
     def _later(self, delay_s: float, work: Callable[..., None], *args: Any) -> None:
         """On this connection only."""

@@ -1,0 +1,289 @@
+"""`manage.py serve` with one fault built in: `python -m tests.e2e.mutant_serve MUTANT --port N`.
+
+A test that never fails proves nothing. Each mutant takes away or spoils one thing that a promise rests on, and
+`test_mutants.py` shows that the torture finds it, for the right reason. The faults are patched into the running process
+from here; nothing in `realtime/` knows of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import django
+from django.core.management import execute_from_command_line
+
+MUTANTS: dict[str, Callable[[], None]] = {}
+
+
+def mutant(install: Callable[[], None]) -> Callable[[], None]:
+    MUTANTS[install.__name__.replace("_", "-")] = install
+    return install
+
+
+def _lose_announcements(share: float) -> None:
+    """Every worker forgets that share of what it should hear."""
+    from realtime.hub import Hub
+
+    hear, dice = Hub.hear, random.Random(1)
+
+    def hear_some(self: Hub, news: Any) -> None:
+        if dice.random() >= share:
+            hear(self, news)
+
+    Hub.hear = hear_some  # type: ignore[method-assign]
+
+
+@mutant
+def announcements_lost() -> None:
+    """No mutant but a control: every announcement is lost, and the sweep alone must heal it."""
+    _lose_announcements(1.0)
+
+
+@mutant
+def sweep_off() -> None:
+    """Announcements are lost, and nobody compares the heads with the log."""
+    from realtime.hub import Hub
+
+    _lose_announcements(1.0)
+    Hub.sweep = lambda self: None  # type: ignore[method-assign]
+
+
+@mutant
+def hold_off() -> None:
+    """Announcements are lost, and what comes behind a hole is passed on as if there were none."""
+    from realtime.delivery.ordering import Ordering
+
+    _lose_announcements(0.1)
+    offer = Ordering.offer
+
+    def offer_at_once(self: Ordering, first: int, frames: Sequence[str]) -> Sequence[str]:
+        self.position = max(self.position, first - 1)
+        return offer(self, first, frames)
+
+    Ordering.offer = offer_at_once  # type: ignore[method-assign]
+
+
+@mutant
+def jump_without_reading() -> None:
+    """Announcements are lost, and the hole that stays is given up: those who are level never read what was in it."""
+    from realtime.hub import Hub
+
+    _lose_announcements(0.1)
+
+    def jump(self: Hub, followed: Any, order: Any) -> None:
+        order.jump()
+        followed.restart_ledger(order.position)
+
+    Hub._jump = jump  # type: ignore[method-assign]
+
+
+@mutant
+def log_dedupe_off() -> None:
+    """Ids that are stored already are not looked at. The unique constraint is led astray, or it would save the day."""
+    from realtime.log import rounds
+
+    decide, fresh = rounds.decide, itertools.count()
+
+    def decide_blindly(appends: Any, look: Any, clock_ms: int) -> Any:
+        decision = decide(appends, look._replace(known=[]), clock_ms)
+        rows = [(*row[:3], f"{time.time_ns():x}-{next(fresh)}", *row[4:]) for row in decision.writes.rows]
+        decision.writes = decision.writes._replace(rows=rows)
+        return decision
+
+    rounds.decide = decide_blindly
+
+
+@mutant
+def announced_twice() -> None:
+    """The hub passes some news on twice."""
+    from realtime.hub import Hub
+
+    deliver, dice = Hub._deliver, random.Random(2)
+
+    def deliver_twice(self: Hub, followed: Any, frames: Any) -> None:
+        frames = list(frames)
+        deliver(self, followed, frames)
+        if dice.random() < 0.05:
+            for encoding, level in followed.levels.items():
+                for subscriber in level:
+                    subscriber.sink.write(encoding.encode(frames))
+
+    Hub._deliver = deliver_twice  # type: ignore[method-assign]
+
+
+@mutant
+def window_plus_one() -> None:
+    """One message more in flight than was agreed."""
+    from realtime.delivery.window import Window
+
+    init = Window.__init__
+
+    def init_larger(self: Window, size: int, most_bytes: int, position: int) -> None:
+        init(self, size + 1 if size else 0, most_bytes, position)
+
+    Window.__init__ = init_larger  # type: ignore[method-assign]
+
+
+@mutant
+def head_before_dedupe() -> None:
+    """Known messages are counted before they are recognised: the head moves on and leaves a hole."""
+    from realtime.log import rounds
+
+    decide = rounds.decide
+
+    def decide_early(appends: Any, look: Any, clock_ms: int) -> Any:
+        known = [row[0] for row in look.known]
+        logs = [log._replace(head=log.head + known.count(log.channel_id)) for log in look.logs]
+        return decide(appends, look._replace(logs=logs), clock_ms)
+
+    rounds.decide = decide_early
+
+
+@mutant
+def published_before_commit() -> None:
+    """Publishers are answered, and a little later the round is committed."""
+    from realtime import worker
+    from realtime.log import rounds, sql
+
+    decide = rounds.decide
+    decisions: list[Any] = []
+    on_round = worker.Worker._on_round
+    told: set[Any] = set()
+
+    def decide_and_keep(appends: Any, look: Any, clock_ms: int) -> Any:
+        decision = decide(appends, look, clock_ms)
+        decisions[:] = [decision]
+        return decision
+
+    def on_round_once(self: Any, appends: Any, news: Any) -> None:
+        rest = [append for append in appends if append not in told]
+        told.difference_update(appends)
+        on_round(self, rest, news)
+
+    def answering_first(dialect: type[sql.Sqlite] | type[sql.Postgres]) -> None:
+        store = dialect.store
+
+        def answer_then_store(self: Any, cursor: Any, writes: Any) -> None:
+            running, (decision,) = worker.current(), decisions
+            if running is not None:
+                for append, outcome in decision.outcomes.items():
+                    append.settle(outcome)
+                running._on_round(list(decision.outcomes), [])
+                told.update(decision.outcomes)
+                time.sleep(0.3)
+            store(self, cursor, writes)
+
+        dialect.store = answer_then_store  # type: ignore[method-assign]
+
+    rounds.decide = decide_and_keep
+    worker.Worker._on_round = on_round_once  # type: ignore[method-assign]
+    answering_first(sql.Sqlite)
+    answering_first(sql.Postgres)
+
+
+@mutant
+def resume_plus_one() -> None:
+    """Whoever resumes misses the first message after his position."""
+    from realtime.delivery import recovery
+
+    resume = recovery.resume
+
+    def resume_later(epoch: str | None, serial: int, bounds: recovery.Bounds) -> recovery.Plan:
+        plan = resume(epoch, serial, bounds)
+        return recovery.Plan(min(plan.serial + 1, bounds.head), plan.skip)
+
+    recovery.resume = resume_later
+
+
+@mutant
+def resume_plus_one_in_secret() -> None:
+    """The same, while `attached` says what was asked for."""
+    from realtime.hub import Hub
+    from realtime.protocol.positions import Resume
+
+    begin = Hub.begin
+
+    def begin_later(self: Hub, subscriber: Any) -> None:
+        if isinstance(subscriber.attaching.position, Resume) and subscriber.position < subscriber.followed.bounds.head:
+            subscriber.position += 1
+        begin(self, subscriber)
+
+    Hub.begin = begin_later  # type: ignore[method-assign]
+
+
+@mutant
+def retention_untold() -> None:
+    """What retention took is passed over without a `skipped`."""
+    from realtime.links import SocketLink
+
+    send = SocketLink.send
+
+    def send_others(self: SocketLink, frame: dict[str, object]) -> None:
+        if frame["type"] != "skipped":
+            send(self, frame)
+
+    SocketLink.send = send_others  # type: ignore[method-assign]
+
+
+@mutant
+def retention_unheeded() -> None:
+    """What retention took is delivered for as long as its rows are there."""
+    from realtime.delivery import recovery
+
+    recovery.skip_of = lambda position, bounds: None
+
+
+@mutant
+def blocks_mixed_up() -> None:
+    """Blocks are cached by serial alone: a channel may get what another one has there."""
+    from realtime.hub import Followed
+
+    Followed.log_key = property(lambda self: (0, "all"))  # type: ignore[assignment,method-assign]
+
+
+@mutant
+def order_swapped() -> None:
+    """Two messages that came together are written in the wrong order."""
+    from realtime.hub import Hub
+
+    deliver = Hub._deliver
+
+    def deliver_backwards(self: Hub, followed: Any, frames: Any) -> None:
+        deliver(self, followed, list(frames)[::-1])
+
+    Hub._deliver = deliver_backwards  # type: ignore[method-assign]
+
+
+@mutant
+def chain_ignored() -> None:
+    """Appends of one connection are stored in another order than they were sent."""
+    from realtime.log.writer import LogWriter
+
+    take = LogWriter._take
+
+    def take_backwards(self: LogWriter) -> Any:
+        taken = take(self)
+        if taken is None:
+            return None
+        since, batch = taken
+        for append in batch:
+            append.previous = None
+        return since, batch[::-1]
+
+    LogWriter._take = take_backwards  # type: ignore[method-assign]
+
+
+def main() -> None:
+    name, arguments = sys.argv[1], sys.argv[2:]
+    django.setup()
+    MUTANTS[name]()
+    execute_from_command_line(["manage.py", "serve", *arguments])
+
+
+if __name__ == "__main__":
+    main()

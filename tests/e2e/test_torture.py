@@ -1,0 +1,117 @@
+"""The torture in short, on both databases; the long one is `make torture`. See docs/how-to/test.md."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from tests.conftest import MS, aeventually
+from tests.e2e.faults import terminate_connections
+from tests.e2e.processes import ServerProcess
+from tests.e2e.run import Plan, Run
+from tests.e2e.torture import missed, read_history, report, torture
+from tests.e2e.wire import Talker, talker, token
+from tests.servers import Postgres
+
+pytestmark = pytest.mark.e2e
+
+SHORT = Plan(seconds=10, seed=11, subscribers=16, settle_s=40)
+
+
+def judge(run: Run) -> None:
+    assert not run.checker.violations, report(run)
+    assert not missed(run), report(run)
+
+
+def test_nothing_is_lost_doubled_or_disordered_on_sqlite() -> None:
+    with ServerProcess() as server:
+        run = asyncio.run(torture(SHORT, server))
+        judge(run)
+        assert "Traceback" not in server.log_text()
+
+
+def test_the_sweep_alone_heals_a_worker_that_hears_no_announcement() -> None:
+    with ServerProcess(mutant="announcements-lost") as server:
+        run = asyncio.run(torture(replace(SHORT, seconds=4, seed=12, prunes=False, minima={"kills": 1}), server))
+        judge(run)
+
+
+@pytest.mark.database
+@pytest.mark.postgres
+def test_nothing_is_lost_doubled_or_disordered_on_postgresql(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database("torture")
+    with ServerProcess(database_url=url) as server:
+        run = asyncio.run(torture(SHORT, server, url))
+        judge(run)
+        assert run.counts["database connections terminated"]
+
+
+SLOW_INSERTS = """
+CREATE FUNCTION wait_in_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+CREATE TRIGGER wait_in_insert BEFORE INSERT ON realtime_message
+    FOR EACH ROW WHEN (NEW.mid = 'slow') EXECUTE FUNCTION wait_in_insert();
+"""
+
+
+@pytest.mark.database
+@pytest.mark.postgres
+async def test_a_database_connection_that_dies_in_mid_publish_is_unavailable_and_the_retry_is_stored_once(
+    postgres_server: Postgres,
+) -> None:
+    url = postgres_server.create_database("mid_publish")
+    server = ServerProcess(database_url=url)
+    try:
+        await asyncio.to_thread(server.start)
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute(SLOW_INSERTS)
+        publisher = await talker(server.port, token("ana"))
+        reader = await talker(server.port, token("bo"))
+        await reader.ask({"type": "attach", "ref": 1, "channel": "lobby"})
+
+        first = await publisher.ask(_publish(1, "quick"))
+        assert first["serials"] == [1]
+        publisher.send(_publish(2, "slow"))
+        publisher.send(_publish(3, "behind"))
+        # While the insert waits: the round holds its locks and has written, but not committed.
+        await aeventually(lambda: asyncio.to_thread(terminate_connections, url, only="realtime_message"), 20_000 * MS)
+        refused = await publisher.until("error")
+        assert (refused["ref"], refused["code"]) == (2, "unavailable")
+        assert refused["retry_after_ms"] > 0
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute("DROP TRIGGER wait_in_insert ON realtime_message")
+        # Behind it in the same round, or in the next one: both are right.
+        last = await _stored(publisher, 3, "behind")
+        again = await _stored(publisher, 4, "slow")
+        once_more = await publisher.ask(_publish(5, "slow"))
+        assert (again["serials"], again["duplicates"]) == ([3], [])
+        assert (last["serials"], last["duplicates"]) == ([2], [])
+        assert (once_more["serials"], once_more["duplicates"]) == ([3], [0])
+
+        assert [(await reader.until("message"))["id"] for _ in range(3)] == ["quick", "behind", "slow"]
+        history = await read_history(server.port, "lobby", token("bo"))
+        assert (history.head, len(history.messages)) == (3, 3)
+        assert server.running
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+def _publish(ref: int, id: str) -> dict[str, object]:
+    return {"type": "publish", "ref": ref, "channel": "lobby", "messages": [{"id": id, "data": ref}]}
+
+
+async def _stored(publisher: Talker, ref: int, id: str) -> dict[str, object]:
+    """Publishes until it is stored; the first try may have been sent already."""
+    frame = _publish(ref, id)
+    if ref == 3:
+        first = await publisher.receive()
+        assert first is not None
+        assert first["ref"] == 3, first
+        if first["type"] == "published":
+            return first
+    while (answer := await publisher.ask(frame))["type"] != "published":
+        assert answer["code"] == "unavailable", answer
+        await asyncio.sleep(answer["retry_after_ms"] / 1000)
+    return answer
