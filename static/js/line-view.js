@@ -75,7 +75,6 @@ export function drawLine(client, { loginUrl, behind = () => client.behind, onSho
     chip.dataset.drawn = text;
     find("b", chip).textContent = word;
     find(".via", chip).textContent = via;
-    chip.setAttribute("aria-label", `Connection: ${word}${via ? `. ${via}` : ""}`);
     find("[data-line-sentence]", panel).textContent = sentence;
     /** @type {[string, string][]} */
     const facts = [["Transport", client.transport === "websocket" ? "WebSocket" : client.transport]];

@@ -23,7 +23,7 @@ addEventListener("click", (event) => {
   closeMenus(event.target instanceof Element ? (event.target.closest("details.menu") ?? undefined) : undefined);
 });
 
-let leaderAt = 0;
+let leaderAt = -Infinity;
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     const menu = document.querySelector("details.menu[open]");
@@ -36,7 +36,7 @@ addEventListener("keydown", (event) => {
   // g c, g d: two keys, so that none alone leaves the page.
   if (event.key === "g") leaderAt = event.timeStamp;
   else if (event.timeStamp - leaderAt < 1000) {
-    leaderAt = 0;
+    leaderAt = -Infinity;
     const path = /** @type {Record<string, string>} */ ({ c: "/chat/", d: "/dashboards/" })[event.key];
     const link = path === undefined ? null : document.querySelector(`.nav a[href="${path}"]`);
     if (link instanceof HTMLAnchorElement) {

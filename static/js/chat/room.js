@@ -258,13 +258,14 @@ function drawEmpty() {
 
 function drawFoot() {
   const place = find("[data-order]");
-  const at = channel.position?.serial ?? 0;
+  // A message is drawn a moment before the channel counts it as processed.
+  const at = Math.max(channel.position?.serial ?? 0, timeline.messages[timeline.messages.length - 1]?.serial ?? 0);
   if (!isFilled || at === 0) {
     place.textContent = "";
     return;
   }
   const isAway = shownState !== null && ["offline", "connecting", "waiting", "signed_out", "stopped"].includes(shownState.name);
-  const behind = channel.behind > 0 && !isAway ? ` of #${count(channel.head)}` : "";
+  const behind = channel.head > at && !isAway ? ` of #${count(channel.head)}` : "";
   const when = isAway && shownState?.lostAt ? ` at ${clock(shownState.lostAt)}` : "";
   place.textContent = `In order through #${count(at)}${behind}${when}`;
 }

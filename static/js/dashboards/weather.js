@@ -41,6 +41,8 @@ let fresh = [];
 let windowS = 300;
 /** @type {number | null} Unix milliseconds. */
 let pausedAt = null;
+/** @type {Reading[]} What was there when the drawing was paused. */
+let frozen = [];
 let sincePause = 0;
 const ledger = { received: 0, doubled: 0, skipped: 0, resumed: 0, lastSerial: 0 };
 /** @type {LineState | null} */
@@ -114,7 +116,7 @@ function draw() {
   const nowMs = pausedAt ?? Date.now();
   const to = nowMs / 1000;
   const from = to - windowS;
-  const seen = pausedAt === null ? readings : readings.filter((reading) => reading.at <= to);
+  const seen = pausedAt === null ? readings : frozen;
   const newest = seen[seen.length - 1] ?? null;
   const isLevel = shownState !== null && ["live", "slow"].includes(shownState.name) && channel.behind === 0 && isAttached;
   const state = freshness({ newestAt: newest?.at ?? null, nowS: to, isLevel });
@@ -254,6 +256,7 @@ function windowWords() {
 
 function togglePause() {
   pausedAt = pausedAt === null ? Date.now() : null;
+  frozen = pausedAt === null ? [] : readings;
   sincePause = 0;
   draw();
 }
