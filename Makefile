@@ -4,12 +4,14 @@ PYTHON ?= python3
 PORT ?= 8000
 # How many processes run the tests; 1 shows output in order.
 JOBS ?= 2
+# Options of the torture; see docs/how-to/test.md.
+TORTURE ?= --seconds 60
 
 VENV := .seriatim/venv/bin
 MANAGE := $(VENV)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs clean
+.PHONY: help run test torture check docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -31,6 +33,10 @@ test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
 	@$(VENV)/python -m tests.servers postgres -- $(VENV)/python -m pytest -n $(JOBS) --dist loadfile -m database
 	@echo "== All tests, on SQLite =="
 	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile
+
+torture: ## kill a server and cut its links for a minute, then count every message (TORTURE="--seed 7 --database postgres")
+	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
+	@$(VENV)/python -m tests.e2e.torture $(TORTURE)
 
 check: format lint types imports migrations javascript ## format, lint, types, imports, migrations, JavaScript types (-k: go on)
 

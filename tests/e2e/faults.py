@@ -72,11 +72,14 @@ class Faults:
                 counts["links reset"] += 1
                 link.reset()
             case 1:
-                link.down.cut_after = self.random.randint(1, 4000)
+                # Now and then a publisher's, whose answers are lost with it.
+                aim = self._publisher_links() if self.random.random() < 0.3 else []
+                for each in aim or [link]:
+                    each.down.cut_after = self.random.randint(1, 4000)
             case 2:
-                for publisher in self._publisher_links() or [link]:
-                    publisher.up.on_cut = lambda: counts.update(["publishes cut in mid-frame"])
-                    publisher.up.cut_after = self.random.randint(1, 400)
+                for each in self._publisher_links() or [link]:
+                    each.up.on_cut = lambda: counts.update(["publishes cut in mid-frame"])
+                    each.up.cut_after = self.random.randint(1, 400)
             case 3:
                 counts["links silenced"] += 1
                 link.down.silence()

@@ -128,6 +128,9 @@ def each(base: dict[str, object], field: str, *values: object) -> list[dict[str,
 async def wrong_types(port: int) -> None:
     channel: dict[str, object] = {"channel": "c"}
     publish = {"type": "publish", **channel}
+    ids: tuple[object, ...] = (1, "", "x" * 65, "é", [])
+    events: tuple[object, ...] = (1, "", "x" * 65, [])
+    keys: tuple[object, ...] = (1, "", "x" * 129, "\n")
     frames = [
         *each({"type": "attach", **channel}, "window", True, -1, 1.5, "x", [], {}, 2**53, 10**30),
         *each({"type": "attach"}, "channel", None, 7, [], {}, True),
@@ -135,9 +138,9 @@ async def wrong_types(port: int) -> None:
         *each({"type": "ping"}, "acks", 1, "x", [], {"c": 1.5}),
         *each(publish, "messages", None, 1, "x", {}, [], [1], [None], [{"data": 1}] * 101),
         *each({**publish, "messages": [{"data": 1}]}, "chained", 1, "yes", []),
-        *(frame for wrong in (1, "", "x" * 65, "é", []) for frame in each(publish, "messages", [{"id": wrong}])),
-        *(frame for wrong in (1, "", "x" * 65, []) for frame in each(publish, "messages", [{"event": wrong}])),
-        *(frame for wrong in (1, "", "x" * 129, "\n") for frame in each(publish, "messages", [{"key": wrong}])),
+        *each(publish, "messages", *([{"id": wrong}] for wrong in ids)),
+        *each(publish, "messages", *([{"event": wrong}] for wrong in events)),
+        *each(publish, "messages", *([{"key": wrong}] for wrong in keys)),
         *each({"type": "history", **channel}, "limit", 0, 1001, -1, "5", 1.5),
         *each({"type": "auth"}, "token", None, 7, []),
         {"type": "attach"},
@@ -291,7 +294,7 @@ async def foul_tokens(port: int) -> None:
         jwt.encode({"sub": "eve"}, SECRET, algorithm="HS256"),
         jwt.encode({"exp": now + 600}, SECRET, algorithm="HS256"),
         jwt.encode(claims, SECRET, algorithm="HS256", headers={"kid": "another"}),
-        jwt.encode(claims, SECRET, algorithm="HS512"),
+        signed({"alg": "HS512"}, claims, SECRET),
     ]
     for text in bad:
         socket = await talker(port)

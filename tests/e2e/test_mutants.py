@@ -1,6 +1,6 @@
 """Does the torture find what it is there to find? One fault is built into the server, and the checker must name it.
 
-Three of them run with the others; all: `python -m pytest -m slow tests/e2e/test_mutants.py`.
+Three of them run with all tests; the rest: `python -m pytest -m slow tests/e2e/test_mutants.py`.
 """
 
 from __future__ import annotations

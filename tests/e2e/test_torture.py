@@ -18,7 +18,21 @@ from tests.servers import Postgres
 
 pytestmark = pytest.mark.e2e
 
-SHORT = Plan(seconds=10, seed=11, subscribers=16, settle_s=40)
+#: Of every kind of fault some: how many, chance and the machine decide in so short a time.
+SURE = {
+    "kills": 1,
+    "attachments at kills": 10,
+    "backfills interrupted": 1,
+    "links cut in mid-frame": 1,
+    "connections that died": 10,
+    "reconnects refused": 1,
+    "resumes that replay": 10,
+    "stalls at the window": 1,
+    "links silenced": 1,
+    "duplicates answered": 5,
+    "answers lost": 1,
+}
+SHORT = Plan(seconds=10, seed=11, subscribers=16, kill_every_s=6, settle_s=40, minima=SURE)
 
 
 def judge(run: Run) -> None:
@@ -35,7 +49,9 @@ def test_nothing_is_lost_doubled_or_disordered_on_sqlite() -> None:
 
 def test_the_sweep_alone_heals_a_worker_that_hears_no_announcement() -> None:
     with ServerProcess(mutant="announcements-lost") as server:
-        run = asyncio.run(torture(replace(SHORT, seconds=4, seed=12, prunes=False, minima={"kills": 1}), server))
+        run = asyncio.run(
+            torture(replace(SHORT, seconds=4, seed=12, kill_every_s=3, prunes=False, minima={"kills": 1}), server)
+        )
         judge(run)
 
 
