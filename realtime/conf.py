@@ -212,7 +212,10 @@ class Settings:
         least=_KIB,
     )
     SOCKET_BUFFER_HIGH_BYTES = Key(
-        262_144, "bytes", "Above this a connection gets nothing more until the client has drained it.", least=4096
+        65_536,
+        "bytes",
+        "Above this a connection gets nothing more until the client has drained it. More memory gained no speed.",
+        least=4096,
     )
     LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
 
