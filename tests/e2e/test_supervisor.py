@@ -22,7 +22,7 @@ PATIENCE_S = 60
 
 
 class Workers(Site):
-    """The site with three workers; its process is the supervisor."""
+    """The site with two workers; its process is the supervisor."""
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -30,10 +30,10 @@ class Workers(Site):
         return self._process
 
     def command(self) -> list[str]:
-        return [*super().command(), "--workers", "3"]
+        return [*super().command(), "--workers", "2"]
 
     def answers(self) -> bool:
-        return len(self.workers()) == 3 and all_ready(self.url)
+        return len(self.workers()) == 2 and all_ready(self.url)
 
     def workers(self) -> set[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -61,8 +61,8 @@ def test_a_killed_worker_is_started_again_and_the_others_go_on(workers: Workers)
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
     assert all_ready(workers.url)
-    eventually(lambda: len(workers.workers() - {victim}) == 3, timeout=PATIENCE_S)
-    assert len(workers.workers() & before) == 2
+    eventually(lambda: len(workers.workers() - {victim}) == 2, timeout_s=PATIENCE_S)
+    assert len(workers.workers() & before) == 1
 
 
 def test_sighup_replaces_all_one_by_one_without_a_pause(workers: Workers) -> None:
@@ -71,9 +71,9 @@ def test_sighup_replaces_all_one_by_one_without_a_pause(workers: Workers) -> Non
 
     def replaced() -> bool:
         assert all_ready(workers.url), "nobody served while workers were replaced"
-        return not before & workers.workers() and len(workers.workers()) == 3
+        return not before & workers.workers() and len(workers.workers()) == 2
 
-    eventually(replaced, timeout=PATIENCE_S)
+    eventually(replaced, timeout_s=PATIENCE_S)
 
 
 def test_sigterm_ends_all(postgres_server: Postgres, redis_server: Redis) -> None:
@@ -89,7 +89,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(postgres_server: Postgres,
         pids = site.workers()
         site.process.kill()
         site.process.wait(PATIENCE_S)
-        eventually(lambda: not [pid for pid in pids if running(pid)], timeout=PATIENCE_S)
+        eventually(lambda: not [pid for pid in pids if running(pid)], timeout_s=PATIENCE_S)
 
 
 def running(pid: int) -> bool:

@@ -6,10 +6,10 @@ import ctypes
 import os
 import signal
 import sys
-from importlib import import_module
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
@@ -39,6 +39,7 @@ class Command(BaseCommand):
         # For the supervisor's children.
         parser.add_argument("--fd", type=int, help="listening socket that was passed on")
         parser.add_argument("--ready-fd", type=int, help="pipe to write to when clients are served")
+        parser.add_argument("--parent", type=int, help="process id of the supervisor")
         parser.add_argument("--number", type=int, help="number of this worker")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -74,9 +75,13 @@ class Command(BaseCommand):
             where = run.endpoint(options["host"], options["port"])
         else:
             worker.name = f"w{options['number']}"
-            _end_with_parent()
+            _end_with(options["parent"])
             where = run.adopted(options["fd"])
 
+        try:
+            application = asgi.find_application()
+        except (ImportError, ImproperlyConfigured) as error:
+            raise CommandError(f"There is no application to serve. {error}") from error
         ready_fd = options["ready_fd"]
 
         def say_ready() -> None:
@@ -84,7 +89,7 @@ class Command(BaseCommand):
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
 
-        run.serve(_application(), where, say_ready)
+        run.serve(application, where, say_ready)
 
     def _supervise(self, options: dict[str, Any]) -> None:
         from realtime.server.supervisor import Supervisor, bind, manage_command
@@ -94,7 +99,13 @@ class Command(BaseCommand):
         listening = bind(options["host"], options["port"], backlog=4096)
 
         def command(number: int, listening_fd: int, ready_fd: int) -> list[str]:
-            passed = {"--number": number, "--fd": listening_fd, "--ready-fd": ready_fd, "--role": options["role"]}
+            passed = {
+                "--number": number,
+                "--fd": listening_fd,
+                "--ready-fd": ready_fd,
+                "--parent": os.getpid(),
+                "--role": options["role"],
+            }
             return manage_command(["serve", *[str(part) for pair in passed.items() for part in pair]])
 
         self.stdout.write(
@@ -109,12 +120,10 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _application() -> Any:
-    module, _, name = str(django_settings.ASGI_APPLICATION).rpartition(".")
-    return getattr(import_module(module), name)
-
-
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """A supervisor that is killed takes its workers along, drained: nobody else would restart or end them."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It died while this process started, before it could be asked to tell.
+        sys.exit(1)
