@@ -360,9 +360,9 @@ async def test_a_layer_that_carries_nothing_is_suspect_until_it_does(monkeypatch
         await aeventually(lambda: ear._joined_beacon)
         await asyncio.sleep(2 * backplane.SUSPECT_S)
         assert not ear.suspect
-        send, layer.group_send = layer.group_send, _swallow  # type: ignore[method-assign]
+        send, layer.group_send = layer.group_send, _swallow
         await aeventually(lambda: ear.suspect)
-        layer.group_send = send  # type: ignore[method-assign]
+        layer.group_send = send
         await aeventually(lambda: not ear.suspect)
     finally:
         await ear.stop()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from realtime.cursors import CursorKey, Opened, Position
+from realtime.delivery.blocks import Encoding
 from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Rows, Subscriber
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
@@ -199,7 +200,7 @@ class Client:
 
     world: World
     window: int
-    encoding: Whole = field(default=ENCODING)
+    encoding: Encoding = field(default=ENCODING)
     congested: bool = False
     subscriber: Subscriber | None = None
     epoch: str | None = None
@@ -212,7 +213,7 @@ class Client:
     explained: bool = True
     in_snapshot: bool = False
 
-    def write(self, payload: tuple[str, ...]) -> None:
+    def write(self, payload: Any) -> None:
         assert not self.congested, "a congested sink was written to"
         for text in payload:
             frame = json.loads(text)
