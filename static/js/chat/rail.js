@@ -83,6 +83,7 @@ export function goToNeighbour(event) {
  * @param {string} parts.bodyClass
  */
 export function sheet({ sheet, opener, closer, rest, bodyClass }) {
+  const role = sheet.getAttribute("role") ?? "region";
   const isOpen = () => document.body.classList.contains(bodyClass);
   /** @param {boolean} open */
   const set = (open) => {
@@ -90,6 +91,10 @@ export function sheet({ sheet, opener, closer, rest, bodyClass }) {
     document.body.classList.toggle(bodyClass, open);
     opener.setAttribute("aria-expanded", String(open));
     for (const each of rest) each.inert = open;
+    // Over the rest it is a dialog; beside it, what its element says.
+    sheet.setAttribute("role", open ? "dialog" : role);
+    if (open) sheet.setAttribute("aria-modal", "true");
+    else sheet.removeAttribute("aria-modal");
     (open ? closer : opener).focus();
   };
   opener.addEventListener("click", () => set(!isOpen()));

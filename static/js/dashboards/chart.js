@@ -99,8 +99,8 @@ export class Chart {
           y: { range: (_, __, high) => [0, Math.max(least, (high ?? 0) * 1.08)] },
         },
         axes: [
-          { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 70, values: timeLabels },
-          { stroke: axis, grid, ticks: { show: false }, font, size: 44, gap: 6, space: 28, values: (_, marks) => marks.map(format) },
+          { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, values: timeLabels },
+          { stroke: axis, grid, ticks: { show: false }, font, size: 38, gap: 6, space: 28, values: (_, marks) => marks.map(format) },
         ],
         series: [
           {},
@@ -187,6 +187,8 @@ function drawHatch(plot, from, to, colour, edge) {
   ctx.beginPath();
   ctx.rect(left, bbox.top, right - left, bbox.height);
   ctx.clip();
+  // The dashes of the line that was drawn last are still set.
+  ctx.setLineDash([]);
   ctx.strokeStyle = colour;
   ctx.lineWidth = 1.5 * devicePixelRatio;
   ctx.beginPath();

@@ -1,0 +1,118 @@
+"""Takes the pictures of docs/images from a running site of its own: `python -m scripts.screenshots`.
+
+Needs what the browser tests need. Run it when a page has changed, and look at the result.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.browser import chromium
+from tests.conftest import eventually
+from tests.pages import LONG_S, Person
+from tests.servers import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+WIDE = {"viewport": {"width": 1440, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+FORMATS = {"": WIDE, "-phone": PHONE}
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    with Site(DEMO="1") as site, chromium() as browser, feeding(site):
+        site.manage("demo")
+        talk(site, browser)
+        for theme in ("light", "dark"):
+            for form, context in FORMATS.items():
+                suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+                ana = Person(site, browser, "ana", color_scheme=theme, **context)
+                ana.open("/")
+                shoot(ana, f"home{suffix}")
+                ana.open("/accounts/login/")
+                shoot(ana, f"login{suffix}")
+                ana.log_in()
+                ana.open("/dashboards/weather/")
+                ana.wait_for_word("Live")
+                eventually(lambda ana=ana: len(ana.ledger("received")) >= 3, LONG_S)
+                ana.page.wait_for_timeout(1500)
+                shoot(ana, f"dashboard{suffix}")
+                ana.enter("lobby")
+                ana.page.wait_for_timeout(500)
+                shoot(ana, f"chat{suffix}")
+                ana.close()
+        trouble(site, browser)
+
+
+@contextmanager
+def feeding(site: Site) -> Iterator[None]:
+    feed = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "feed", "--url", site.url], env=site.environment()
+    )
+    try:
+        yield
+    finally:
+        feed.kill()
+        feed.wait()
+
+
+def talk(site: Site, browser: Browser) -> None:
+    """A few messages more, from two windows, so that some are ours."""
+    ana, bo = Person(site, browser, "ana").log_in(), Person(site, browser, "bo").log_in()
+    ana.enter("lobby")
+    bo.enter("lobby")
+    for person, text in (
+        (bo, "Thank you! The queue at gate north is two minutes, both lanes open."),
+        (ana, "First act is in the tower. On time, for once."),
+        (ana, "Page for tonight’s changes: https://harbourdays.example/order"),
+        (bo, "Read it. Bus at 23:40 instead of 23:20, I tell the drivers."),
+        (ana, "Perfect. See you at the stage."),
+    ):
+        person.say(text)
+        ana.wait_for_texts(text)
+        bo.wait_for_texts(text)
+    ana.close()
+    bo.close()
+
+
+def trouble(site: Site, browser: Browser) -> None:
+    """The server is killed while somebody writes and somebody watches."""
+    people = {}
+    for theme in ("light", "dark"):
+        for form, context in FORMATS.items():
+            suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+            ana = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
+            ana.enter("lobby")
+            watcher = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
+            watcher.open("/dashboards/weather/")
+            watcher.wait_for_word("Live")
+            people[suffix] = (ana, watcher)
+    site.kill()
+    for suffix, (ana, watcher) in people.items():
+        ana.wait_for_word("Offline")
+        watcher.wait_for_word("Offline")
+        ana.say("Can someone bring the spare radio? Mine is at 12 %.")
+        ana.say("On my way to the north gate.")
+        ana.page.wait_for_timeout(600)
+        shoot(ana, f"chat-offline{suffix}")
+        watcher.page.wait_for_timeout(9000)
+        shoot(watcher, f"dashboard-behind{suffix}")
+        ana.close()
+        watcher.close()
+
+
+def shoot(person: Person, name: str) -> None:
+    person.page.screenshot(path=IMAGES / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
