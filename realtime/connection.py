@@ -18,7 +18,7 @@ from typing import assert_never, cast
 
 import msgspec
 
-from realtime import authorization, publishing, tokens
+from realtime import authorization, publishing, signals, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
 from realtime.hub import Answer, Attached, Attaching, Subscriber
@@ -27,7 +27,7 @@ from realtime.log.types import Append, Page, Published
 from realtime.namespaces import Rules
 from realtime.protocol import positions, session
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName
+from realtime.protocol.names import ChannelName, ClientId
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.tokens import Identity, SessionEnd
 from realtime.worker import Worker
@@ -84,6 +84,8 @@ class Connection:
         self._taken = (0, now)
         self._gone = False
         self._leaving = False
+        self._client: ClientId | None = None
+        """Whom receivers of `connected` were told of."""
         link.on_congested = self._congested
         link.on_drained = self._drained
         worker.clients.add(self)
@@ -143,6 +145,8 @@ class Connection:
         self._gone = True
         self.session.closed()
         self.worker.clients.discard(self)
+        if self._client is not None:
+            signals.send(signals.disconnected, Connection, client=self._client, connection=self.id)
         for subscriber in [*self.subscribers.values(), *self._joining.values()]:
             self.worker.hub.detach(subscriber)
         self.subscribers.clear()
@@ -235,6 +239,9 @@ class Connection:
         if self.session.client is None or self.session.client == identity.client:
             self.identity = identity
         self._perform(self.session.identified(identity.client, expires_in_s, ref, time.monotonic(), _time_ms()))
+        if self._client is None and self.session.state is State.READY:
+            self._client = identity.client
+            signals.send(signals.connected, Connection, client=identity.client, connection=self.id)
 
     def session_ended(self, end: SessionEnd) -> None:
         """Somebody logged out or was changed: ends the connection when it rests on that session."""

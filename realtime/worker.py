@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from channels.layers import get_channel_layer
 from django.db import connections
 
-from realtime import authorization, cursors, namespaces, tokens
+from realtime import authorization, cursors, namespaces, signals, tokens
 from realtime.backplane import Backplane, Layer
 from realtime.conf import settings
 from realtime.cursors import Cursors
@@ -182,7 +182,9 @@ class Worker:
             self.loop.call_soon_threadsafe(self._tell, mine, news)
         except RuntimeError:
             # The loop has ended: its connections are gone, and the log has what was committed.
-            return
+            pass
+        for each in news:
+            signals.send_published(each.channel, each.epoch, each.first, len(each.frames))
 
     def _tell(self, appends: list[Append], news: Sequence[News]) -> None:
         by_client: dict[Client, list[Append]] = {}
@@ -210,7 +212,7 @@ class Worker:
         """In the writer's thread."""
         self._relay_again = False
         try:
-            outbox.relay(lambda news: self._on_round([], news), _may_create)
+            outbox.relay(lambda news: self._on_round([], news), may_create)
         finally:
             self._relaying = False
         if self._relay_again:
@@ -274,7 +276,8 @@ class Worker:
         self.loop.run_in_executor(self._maintenance, _apply_retention)
 
 
-def _may_create(channel: ChannelName) -> bool:
+def may_create(channel: ChannelName) -> bool:
+    """Whether publishing to a channel that does not exist makes it."""
     try:
         return namespaces.rules_for(channel).create == "publish"
     except ProtocolError:
