@@ -33,7 +33,9 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 PORT = env.int("PORT", default=8000)
 
 INSTALLED_APPS = [
-    # No "daphne": it would install Twisted's reactor in every command, only to replace `runserver`. Use `serve`.
+    # First, so that its `runserver` counts, which serves sockets. No "daphne": it would install Twisted's reactor in
+    # every command.
+    "realtime",
     "unfold",  # before django.contrib.admin, whose templates it replaces
     "django.contrib.admin",
     "django.contrib.auth",
@@ -45,7 +47,6 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
-    "realtime",
     "chat",
     "dashboards",
 ]

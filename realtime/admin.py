@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django import forms
+from django.apps import apps
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
@@ -21,8 +22,6 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from realtime import tokens
 from realtime.delivery.capability import OPERATIONS, Capability
@@ -31,6 +30,14 @@ from realtime.models import ApiKey, Channel, Log, Namespace
 from realtime.namespaces import rules_named
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, is_client_id, namespace_of, parse_channel
+
+if apps.is_installed("unfold"):
+    from unfold.admin import ModelAdmin
+    from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget as CheckboxSelectMultiple
+else:
+    # A project without the theme has the same desk in Django's own.
+    from django.contrib.admin import ModelAdmin
+    from django.forms import CheckboxSelectMultiple
 
 HISTORY_PAGE = 50
 SHOWN_CHARS = 2000
@@ -75,7 +82,7 @@ class OperationsField(forms.MultipleChoiceField):
         super().__init__(
             choices=[(each, each) for each in sorted(OPERATIONS)],
             required=False,
-            widget=UnfoldAdminCheckboxSelectMultipleWidget,
+            widget=CheckboxSelectMultiple,
             **kwargs,
         )
 

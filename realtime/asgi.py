@@ -1,7 +1,8 @@
 """The platform's ASGI application, in front of Django's: sockets here, everything else there.
 
-`get_application(django_application)` is what a project's asgi.py calls. The worker starts with the first connection or
-request, since Daphne has no lifespan; servers that have one start it then.
+`get_application(django_application)` is what a project's asgi.py calls; our own servers find it by `find_application`.
+The worker starts with the first connection or request, since Daphne has no lifespan; servers that have one start it
+then.
 """
 
 from __future__ import annotations
@@ -10,8 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings as django_settings
+from django.core.asgi import get_asgi_application
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
+from django.utils.module_loading import import_string
 
 from realtime import worker
+from realtime.conf import settings
 from realtime.routing import websocket_urlpatterns
 
 ROLES = ("all", "realtime", "web")
@@ -26,11 +33,15 @@ Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 NOT_FOUND = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-def get_application(django_application: Application) -> Application:
-    """Routes `websocket` and `lifespan` to the platform and `http` to `django_application`."""
+def get_application(django_application: Application, *, websocket: Application | None = None) -> Application:
+    """Routes `websocket` and `lifespan` to the platform and `http` to `django_application`.
+
+    `websocket` is the project's own application for sockets at other paths than `REALTIME["WEBSOCKET_PATH"]`, such as a
+    URLRouter; without one they are refused.
+    """
     router = ProtocolTypeRouter(
         {
-            "websocket": _or_not_found(URLRouter(websocket_urlpatterns)),
+            "websocket": _at_our_path(URLRouter(websocket_urlpatterns), websocket),
             "http": django_application,
             "lifespan": _lifespan,
         }
@@ -38,11 +49,25 @@ def get_application(django_application: Application) -> Application:
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         worker.ensure()
-        if scope["type"] == "http" and role == "realtime" and scope["path"] not in HEALTH:
+        if scope["type"] == "http" and role == "realtime" and not scope["path"].endswith(HEALTH):
             await _not_here(send)
         else:
             await router(scope, receive, send)
 
+    return application
+
+
+def find_application() -> Application:
+    """The application that ASGI_APPLICATION names; without that setting, Django's own with the platform in front."""
+    named = getattr(django_settings, "ASGI_APPLICATION", None)
+    if not named:
+        return get_application(get_asgi_application())
+    application: Application = import_string(named)
+    if isinstance(application, ASGIHandler):
+        raise ImproperlyConfigured(
+            f"{named} is Django's application alone, which serves no sockets. "
+            "In that module write: application = realtime.asgi.get_application(get_asgi_application())"
+        )
     return application
 
 
@@ -51,18 +76,22 @@ async def _not_here(send: Any) -> None:
     await send({"type": "http.response.body", "body": b"This process serves sockets alone (role realtime)."})
 
 
-def _or_not_found(router: Application) -> Application:
-    """Refuses WebSockets of other paths, where the router would raise."""
+def _at_our_path(platform: Application, others: Application | None) -> Application:
+    """Gives WebSockets of other paths to the project's own application, or refuses them, where a router would raise."""
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
-        if path == "ws" and role != "web":
-            await router(scope, receive, send)
+        ours = scope["path"].removeprefix(scope.get("root_path", "")) == settings.WEBSOCKET_PATH
+        if ours and role != "web":
+            await platform(scope, receive, send)
+            return
+        if others is not None and not ours:
+            await others(scope, receive, send)
             return
         await receive()
         if "websocket.http.response" in (scope.get("extensions") or {}):
+            body = f"There is no WebSocket here, but at {settings.WEBSOCKET_PATH}.".encode()
             await send({"type": "websocket.http.response.start", "status": 404, "headers": NOT_FOUND})
-            await send({"type": "websocket.http.response.body", "body": b"There is no WebSocket here, but at /ws."})
+            await send({"type": "websocket.http.response.body", "body": body})
         else:
             await send({"type": "websocket.close"})
 

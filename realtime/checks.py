@@ -161,17 +161,68 @@ def _faults_of_key(kid: str, key: object) -> Iterator[checks.CheckMessage]:
 @checks.register(TAG)
 def check_client_ids(**_: Any) -> list[checks.CheckMessage]:
     """The function that names clients exists; otherwise every connection with a session cookie would fail."""
-    try:
-        if callable(import_string(settings.USER_CLIENT_ID)):
-            return []
-        fault = "is no function"
-    except ImportError as error:
-        fault = f"cannot be imported: {error}"
+    fault = _fault_of_function(settings.USER_CLIENT_ID)
+    if fault is None:
+        return []
     return [
         checks.Error(
             f"REALTIME['USER_CLIENT_ID'] {fault}",
             hint="Give the dotted path of a function that takes a user and returns a client id.",
             id="realtime.E015",
+        )
+    ]
+
+
+@checks.register(TAG)
+def check_token_capability(**_: Any) -> list[checks.CheckMessage]:
+    """The function that says what a page's token may do exists; otherwise no page would get a token."""
+    fault = None if settings.TOKEN_CAPABILITY is None else _fault_of_function(settings.TOKEN_CAPABILITY)
+    if fault is None:
+        return []
+    return [
+        checks.Error(
+            f"REALTIME['TOKEN_CAPABILITY'] {fault}",
+            hint="Give the dotted path of a function that takes a request and returns a capability or None.",
+            id="realtime.E016",
+        )
+    ]
+
+
+def _fault_of_function(dotted_path: str) -> str | None:
+    try:
+        return None if callable(import_string(dotted_path)) else "is no function"
+    except ImportError as error:
+        return f"cannot be imported: {error}"
+
+
+@checks.register(TAG)
+def check_websocket_path(**_: Any) -> list[checks.CheckMessage]:
+    """Sockets can be found: paths of requests begin with a slash."""
+    if settings.WEBSOCKET_PATH.startswith("/"):
+        return []
+    return [
+        checks.Error(
+            f"REALTIME['WEBSOCKET_PATH'] is {settings.WEBSOCKET_PATH!r}, which no request can ask for.",
+            hint="Begin it with a slash, as in /ws.",
+            id="realtime.E017",
+        )
+    ]
+
+
+@checks.register(TAG)
+def check_order_of_apps(**_: Any) -> list[checks.CheckMessage]:
+    """The first app with a command of a name has it: `runserver` should be ours, where it is used."""
+    apps = [app.partition(".apps.")[0] for app in django_settings.INSTALLED_APPS]
+    staticfiles = "django.contrib.staticfiles"
+    if not django_settings.DEBUG or not {"realtime", staticfiles} <= set(apps):
+        return []
+    if apps.index("realtime") < apps.index(staticfiles):
+        return []
+    return [
+        checks.Warning(
+            "django.contrib.staticfiles stands before realtime in INSTALLED_APPS: `runserver` would serve no sockets.",
+            hint="Put realtime first.",
+            id="realtime.W005",
         )
     ]
 

@@ -137,7 +137,15 @@ class Settings:
     USER_CLIENT_ID = Key(
         "realtime.tokens.client_id_of",
         "dotted path of a function",
-        "Maps a Django user to a client id, for connections that come with the session cookie.",
+        "Maps a Django user to a client id, for connections with the session cookie and for `realtime.views.token`.",
+    )
+    TOKEN_CAPABILITY = Key(
+        _NO_TEXT,
+        "dotted path of a function",
+        "Maps a request to the capability of the token that `realtime.views.token` gives; None: namespaces decide.",
+    )
+    TOKEN_TTL_S = Key(
+        900, "seconds", "Life of tokens of `realtime.views.token`; short, since the SDK fetches the next one.", least=60
     )
 
     # -- the log: writer, rounds, readers ----------------------------------------------------------------------------
@@ -231,6 +239,7 @@ class Settings:
     DRAIN_S = Key(
         10, "seconds", "A stopping worker sends its clients away within this; supervisors must wait longer.", least=1
     )
+    WEBSOCKET_PATH = Key("/ws", "path", "Where sockets are served; the template tag tells pages.")
     CHANNEL_LAYER = Key("default", "alias in CHANNEL_LAYERS", "The layer that carries news between workers.")
     DATABASE = Key("default", "alias in DATABASES", "The database that holds the log.")
     PREFIX = Key("seriatim", "text", "Begins every name on the channel layer, so that two sites can share a Redis.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from realtime.conf import settings
 from realtime.consumers import RealtimeConsumer
 
-websocket_urlpatterns = [path("ws", RealtimeConsumer.as_asgi())]
+websocket_urlpatterns = [path(settings.WEBSOCKET_PATH.lstrip("/"), RealtimeConsumer.as_asgi())]

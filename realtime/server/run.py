@@ -144,13 +144,28 @@ def adopted(descriptor: int) -> str:
     return f"fd:fileno={descriptor}"
 
 
-def serve(application: Callable[..., Awaitable[None]], where: str, on_ready: Callable[[], object]) -> None:
+def serve(
+    application: Callable[..., Awaitable[None]],
+    where: str,
+    on_ready: Callable[[], object],
+    *,
+    handle_signals: bool = True,
+    on_request: Callable[[str, str, dict[str, Any]], object] | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Blocks; must run in the main thread.
 
-    `on_ready` is called once, when clients are served.
+    `on_ready` is called once, when clients are served. With `handle_signals` False it runs in any thread, until `stop`.
+    `on_request(protocol, action, details)` hears of every request, as Daphne's access log does.
     """
     check_hooks()
-    server = SeriatimServer(application, where, on_ready, verbosity=0)
+    server = SeriatimServer(
+        application, where, on_ready, verbosity=0, signal_handlers=handle_signals, action_logger=on_request
+    )
     server.run()
     if server.listen_failed:
         sys.exit(1)
+
+
+def stop() -> None:
+    """Has `serve` drain and return. From any thread; returns at once."""
+    reactor.callFromThread(reactor.stop)  # type: ignore[misc]  # the stub has it as a function of a class
