@@ -68,6 +68,10 @@ RETRY_S = 0.25
 """Pause before a failed read is asked again."""
 
 
+_BlockKey = tuple[tuple[int | None, str | None], int]
+"""A log in one epoch, and the number of a block of it."""
+
+
 class Sink(Protocol):
     """Where a subscriber's frames go: one connection's outgoing side.
 
@@ -936,20 +940,18 @@ class Hub:
         first = self._blocks.number_of(serial) * self._settings.block_messages + 1
         known = self._blocks.find(followed.log_key, first)
         after = known.next - 1 if known is not None and known.next <= serial else min(first, serial) - 1
+        self._read_block(followed, key, serial, after)
+
+    def _read_block(self, followed: Followed, key: _BlockKey, serial: int, after: int) -> None:
+        assert followed.channel_id is not None
         self._reader.rows(
             followed.channel_id,
             after,
             self._blocks.last_of(serial),
-            lambda found: self._loaded(followed, key, serial, found),
+            lambda found: self._loaded(followed, key, serial, after, found),
         )
 
-    def _loaded(
-        self,
-        followed: Followed,
-        key: tuple[tuple[int | None, str | None], int],
-        serial: int,
-        found: Rows | None,
-    ) -> None:
+    def _loaded(self, followed: Followed, key: _BlockKey, serial: int, after: int, found: Rows | None) -> None:
         waiting = self._loading.pop(key, [])
         if found is None:
             self._loop.call_later(RETRY_S, self._schedule_all, waiting)
@@ -964,6 +966,12 @@ class Hub:
         run = self._consecutive(rows, serial)
         if run:
             self._blocks.add(key[0], run[0][0], [frame for _, frame in run])
+        elif rows and rows[-1][0] < serial and after < serial - 1:
+            # A read is bounded in bytes: with large messages it ends before it has come from the start of the block to
+            # the one that is wanted. Then from there.
+            self._loading[key] = waiting
+            self._read_block(followed, key, serial, serial - 1)
+            return
         elif serial >= followed.bounds.oldest:
             self._report_hole(followed, serial, waiting)
         self._schedule_all(waiting)

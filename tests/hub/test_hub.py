@@ -6,6 +6,7 @@ import pytest
 
 from realtime.hub import WRITE_BYTES_MOST
 from realtime.protocol import positions
+from realtime.protocol.names import Epoch, Serial
 from tests.hub.world import CHANNEL, Client, World
 
 
@@ -203,6 +204,19 @@ def test_a_row_that_is_missing_without_a_reason_ends_the_attachment_loudly(caplo
     assert client.position == 2
     assert client.ended == "internal"
     assert "no message 3" in caplog.text
+
+
+@pytest.mark.parametrize("most_rows", [1, 3, 5])
+def test_a_read_that_ends_before_the_wanted_message_is_no_hole(most_rows: int) -> None:
+    """Blocks of 8 messages, of which a read gives fewer: each position in a block must be reached."""
+    world = World()
+    world.publish(30)
+    world.reader.most_rows = most_rows
+    clients = [world.client(0, positions.Resume(Epoch("e1"), Serial(position))) for position in (20, 6, 0, 13, 29)]
+    world.loop.advance(3)
+    for client, position in zip(clients, (20, 6, 0, 13, 29), strict=True):
+        assert client.ended is None
+        assert [serial for _, serial in client.got] == list(range(position + 1, 31))
 
 
 def test_slow_subscribers_cost_no_memory_per_message() -> None:

@@ -111,6 +111,8 @@ class Reader:
         self.away = False
         self.begins_after_s = 0.001
         self.takes_s = 0.002
+        self.most_rows: int | None = None
+        """How many rows a read gives at most, as one that is bounded in bytes does where messages are large."""
         self._queue: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
         self._busy = False
         self.reads = 0
@@ -143,7 +145,13 @@ class Reader:
 
     def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None:
         rows = self.log.rows
-        self._ask(lambda: ([(s, f) for s, f in sorted(rows.items()) if after < s <= upto], self.log.state()), done)
+        self._ask(
+            lambda: (
+                [(s, f) for s, f in sorted(rows.items()) if after < s <= upto][: self.most_rows],
+                self.log.state(),
+            ),
+            done,
+        )
 
     def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
         self._ask(lambda: min(time_ms, state.head), done)
