@@ -261,12 +261,11 @@ class Attachment:
                 self._queue.appendleft(item)
                 self._wake()
             return
-        if message.snapshot or item.life != self._life:
-            return
-        self._retry_backoff.reset()
-        if not behind:
-            self._move_to(message.position)
-        self._acknowledge(item)
+        if not message.snapshot and item.life == self._life:
+            self._retry_backoff.reset()
+            if not behind:
+                self._move_to(message.position)
+            self._acknowledge(item)
         self._advance()
 
     def processed_through(self, serial: int) -> None:
