@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 NEVER_S = 10**9
 """For Daphne's timers that the platform replaces: its pings come in bursts and may drop a slow peer too early."""
 
-CLOSE_HANDSHAKE_S = 2
+CLOSE_HANDSHAKE_S = 5
 """How long a client has to answer a close frame before the connection is dropped."""
 
 BACKLOG = 4096
