@@ -9,7 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AbstractUser
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
 from chat.authorization import OPERATIONS
@@ -39,6 +39,7 @@ def index(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
+@cache_control(private=True, no_cache=True)
 @login_required
 def room(request: HttpRequest, slug: str) -> HttpResponse:
     """One room. What is in it comes over the channel; a room one may not see does not exist."""

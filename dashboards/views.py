@@ -8,7 +8,7 @@ from typing import Final
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
 from dashboards.mast import CHANNEL, LIMIT_KMH, PERIOD_S
@@ -26,6 +26,7 @@ def index(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
+@cache_control(private=True, no_cache=True)
 @login_required
 def weather(request: HttpRequest) -> HttpResponse:
     """The readings of the weather mast, from history to live."""

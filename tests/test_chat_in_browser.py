@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +81,10 @@ def test_lines_are_kept_and_enter_sends(meet: Meet) -> None:
     assert ana.page.input_value("#text") == ""
 
 
+def has_more(person: Person, count: int) -> bool:
+    return len(person.serials) > count or person.page.locator("li.beginning").count() > 0
+
+
 def test_scrolling_back_reads_the_past_without_a_jump(meet: Meet) -> None:
     ana = meet("ana")
     ana.enter("long")
@@ -92,11 +97,7 @@ def test_scrolling_back_reads_the_past_without_a_jump(meet: Meet) -> None:
         log.evaluate("box => { box.scrollTop = 300; }")
         # The message at the top of the view keeps its place on the screen while older ones come in above it.
         before = log.evaluate(_TOP_MESSAGE)
-        eventually(
-            lambda count=count: len(ana.serials) > count or ana.page.locator("li.beginning").count(),
-            LONG_S,
-            what="older messages",
-        )
+        eventually(partial(has_more, ana, count), LONG_S, what="older messages")
         after = ana.page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", before["id"])
         assert abs(after - before["top"]) <= 2
     assert ana.serials == list(range(1, 161))
@@ -153,6 +154,32 @@ def test_the_worker_is_killed_in_mid_conversation_and_nothing_is_lost_or_doubled
         assert person.ledger("resumed") != "not needed"
     eventually(lambda: ana.states == ["Sent"], LONG_S)
     assert ana.page.locator("li.msg.own").count() == 0
+
+
+def test_killed_again_and_again_while_both_write(site: Site, meet: Meet) -> None:
+    ana, bo = meet("ana"), meet("bo")
+    ana.enter("again")
+    bo.enter("again")
+    said: dict[str, list[str]] = {"ana": [], "bo": []}
+    for round_number in range(4):
+        for number in range(6):
+            for person in (ana, bo):
+                said[person.name].append(f"{person.name} {round_number}.{number}")
+                person.say(said[person.name][-1])
+            if number == 2:
+                site.kill()
+            if number == 4:
+                site.start()
+        # The rate: twenty messages in ten seconds.
+        eventually(lambda: ana.page.locator("li.msg.own").count() == 0, LONG_S)
+        eventually(lambda: bo.page.locator("li.msg.own").count() == 0, LONG_S)
+    for person in (ana, bo):
+        eventually(lambda person=person: len(person.serials) == 48, LONG_S, what="all 48")  # type: ignore[misc]
+        # What each wrote stands in the order of writing, once; both read the same.
+        for texts in said.values():
+            person.wait_for_texts(*texts)
+        person.assert_whole()
+    assert ana.texts == bo.texts
 
 
 def test_after_a_long_absence_the_banner_accounts_for_it(site: Site, meet: Meet) -> None:
@@ -250,7 +277,8 @@ def test_a_phone_has_the_rooms_in_a_drawer(meet: Meet) -> None:
     ana.enter("talk")
     opener = ana.page.get_by_role("button", name="Rooms", exact=True)
     opener.click()
-    assert ana.page.locator("#rail").is_visible()
+    ana.page.locator("#rail").wait_for(state="visible")
+    assert ana.page.evaluate("document.activeElement.hasAttribute('data-drawer-close')")
     assert ana.page.evaluate("document.querySelector('#main').inert")
     ana.page.keyboard.press("Escape")
     eventually(lambda: not ana.page.locator("#rail").is_visible())
@@ -297,7 +325,7 @@ _TOP_MESSAGE = """box => {
 _ROOMS = """
 from chat.models import Room
 from realtime.publishing import publish
-for slug in "talk escaping lines long reading killed absence reload drafts flood limit news aloud".split():
+for slug in "talk escaping lines long reading killed again absence reload drafts flood limit news aloud".split():
     Room.objects.create(slug=slug, name=slug)
 for number in range(1, 161):
     publish("chat:long", {"text": f"number {number}"}, client="bo" if number % 3 else "ines")
