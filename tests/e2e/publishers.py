@@ -66,7 +66,8 @@ class Publisher:
         channel = HOT if dice < 0.55 else PRUNED if dice < 0.65 else self.random.choice(QUIET)
         pad = self.random.choice((10, 60, 200))
         count = self.random.randint(1, most)
-        if dice > 0.988:
+        if dice > 0.97:
+            # Enough of them that a block of the log is larger than one read of it.
             channel, pad, count = BIG, BIG_BYTES, 1
         items = []
         for _ in range(count):

@@ -48,11 +48,9 @@ def test_nothing_is_lost_doubled_or_disordered_on_sqlite() -> None:
 
 
 def test_the_sweep_alone_heals_a_worker_that_hears_no_announcement() -> None:
+    plan = replace(SHORT, seconds=4, seed=12, kill_every_s=3, prunes=False, minima={"kills": 1})
     with ServerProcess(mutant="announcements-lost") as server:
-        run = asyncio.run(
-            torture(replace(SHORT, seconds=4, seed=12, kill_every_s=3, prunes=False, minima={"kills": 1}), server)
-        )
-        judge(run)
+        judge(asyncio.run(torture(plan, server)))
 
 
 @pytest.mark.database
