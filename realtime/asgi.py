@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter
 from django.conf import settings as django_settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from realtime import worker
 from realtime.conf import settings
-from realtime.routing import websocket_urlpatterns
+from realtime.consumers import RealtimeConsumer
 
 ROLES = ("all", "realtime", "web")
 
@@ -41,7 +41,7 @@ def get_application(django_application: Application, *, websocket: Application |
     """
     router = ProtocolTypeRouter(
         {
-            "websocket": _at_our_path(URLRouter(websocket_urlpatterns), websocket),
+            "websocket": _at_our_path(RealtimeConsumer.as_asgi(), websocket),
             "http": django_application,
             "lifespan": _lifespan,
         }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def realtime_server(transactional_db: None, django_db_serialized_rollback: None) -> Iterator[LiveServer]:
+def realtime_server(transactional_db: None) -> Iterator[LiveServer]:
     """The project under the real server, for this test alone: `.url`, `.websocket_url`."""
     from realtime import namespaces
     from realtime.testing import LiveServer

@@ -1,4 +1,4 @@
-"""WebSocket routes of the platform, for Channels' URLRouter."""
+"""WebSocket routes of the platform, for a project that has a URLRouter of its own (`realtime.asgi` needs none)."""
 
 from __future__ import annotations
 

@@ -130,9 +130,6 @@ class RealtimeLiveServerTestCase(TransactionTestCase):
     no case it is made for. Starting takes about a second.
     """
 
-    # The row of the namespace `default` is made by a migration, and must be there again after each test.
-    serialized_rollback = True
-
     realtime_settings: ClassVar[Mapping[str, object]] = {}
     """Keys of REALTIME, for the server alone."""
 
