@@ -238,6 +238,7 @@ def test_late_answers_make_a_slow_line(bench: Bench) -> None:
     bench.advance(8_000)
     assert bench.core.state.name == "slow"
     bench.settle()
+    bench.advance(2_001, moving=True)  # one answer in time
     assert bench.core.state.name == "live"
 
 
