@@ -182,6 +182,37 @@ def test_killed_again_and_again_while_both_write(site: Site, meet: Meet) -> None
     assert ana.texts == bo.texts
 
 
+def test_what_was_pruned_meanwhile_is_told_with_its_numbers(site: Site, meet: Meet) -> None:
+    ana = meet("ana")
+    ana.enter("pruned")
+    assert ana.serials == list(range(1, 6))
+    site.kill()
+    ana.wait_for_word("Offline")
+    site.manage("shell", given=_TEN_MORE_THEN_PRUNED)
+    site.start()
+    ana.wait_for_texts(*(f"more {number}" for number in range(5, 11)))
+    notice = ana.page.locator("[data-notice-banner]").inner_text()
+    assert "4 messages can’t be had. #6 to #9 are past this room’s 90 days." in notice
+    gap = "Messages #6 to #9 are past this room’s 90 days and can’t be shown."
+    assert ana.page.locator("li.gap").inner_text() == gap
+    assert ana.serials == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]
+    assert ana.ledger("missing") == "0"  # all of them are explained
+    ana.page.reload()
+    ana.page.get_by_text("Messages #1 to #9 are past this room’s 90 days and can’t be shown.").wait_for()
+
+
+def test_a_room_that_was_started_anew_says_so(site: Site, meet: Meet) -> None:
+    ana = meet("ana")
+    ana.enter("anew")
+    ana.wait_for_texts("old 0", "old 1", "old 2")
+    site.manage("shell", given=_ANEW)
+    ana.page.get_by_text("This room was started anew.").wait_for()
+    site.manage("shell", given='from realtime.publishing import publish; publish("chat:anew", {"text": "fresh"})')
+    ana.wait_for_texts("fresh")
+    assert ana.texts == ["fresh"]
+    assert "Numbers go on at #4." in ana.page.inner_text("[data-notice-banner]")
+
+
 def test_after_a_long_absence_the_banner_accounts_for_it(site: Site, meet: Meet) -> None:
     ana = meet("ana")
     ana.enter("absence")
@@ -325,12 +356,31 @@ _TOP_MESSAGE = """box => {
 _ROOMS = """
 from chat.models import Room
 from realtime.publishing import publish
-for slug in "talk escaping lines long reading killed again absence reload drafts flood limit news aloud".split():
+for slug in (
+    "talk escaping lines long reading killed again pruned anew absence reload drafts flood limit news aloud"
+).split():
     Room.objects.create(slug=slug, name=slug)
 for number in range(1, 161):
     publish("chat:long", {"text": f"number {number}"}, client="bo" if number % 3 else "ines")
+for number in range(5):
+    publish("chat:pruned", {"text": f"text {number}"}, client="bo")
+for number in range(3):
+    publish("chat:anew", {"text": f"old {number}"}, client="bo")
 for number in range(1, 81):
     publish("chat:reading", {"text": f"line {number}"}, client="bo")
+"""
+
+_TEN_MORE_THEN_PRUNED = """
+from realtime.log.retention import prune
+from realtime.publishing import publish
+for number in range(1, 11):
+    publish("chat:pruned", {"text": f"more {number}"}, client="bo")
+prune("chat:pruned", 9)
+"""
+
+_ANEW = """
+from realtime.log.retention import begin_anew
+begin_anew("chat:anew")
 """
 
 _THREE_MESSAGES = """

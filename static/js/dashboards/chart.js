@@ -96,7 +96,7 @@ export class Chart {
         scales: {
           x: { time: true, auto: false },
           // From 0: a scale that begins elsewhere makes small changes large.
-          y: { range: (_, __, high) => [0, Math.max(least, (high ?? 0) * 1.08)] },
+          y: { range: (_, __, high) => [0, Math.max(least, (high ?? 0) * 1.2)] },
         },
         axes: [
           { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, values: timeLabels },
