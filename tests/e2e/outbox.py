@@ -1,0 +1,176 @@
+"""The outbox under load: applications publish inside transactions, processes are killed at random, then all is counted.
+
+    python -m tests.e2e.outbox --transactions 10000 [--database postgres] [--processes 4] [--seed 1]
+
+Several processes with several threads each commit, roll back, roll back to savepoints, and serve requests under
+ATOMIC_REQUESTS. They and the server whose worker relays are killed with SIGKILL in between. In the end the log must
+have exactly the messages whose facts are committed, each once, and each connection's in the order of its transactions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.servers import Postgres, Site
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = "tests.e2e.outbox_publisher"
+ROLLED_BACK = "rnf"
+SETTLE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    transactions: int = 10_000
+    processes: int = 4
+    kill_every: int = 150
+    """Transactions between two kills of a publishing process."""
+    kill_server_every: int = 600
+    kills: int = 10
+    """Kills of publishing processes at least; the run goes on until they have hit."""
+    server_kills: int = 5
+    seed: int = 1
+
+
+@dataclass
+class Result:
+    """What happened. `faults` are sentences; empty when all is well."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+
+def run(plan: Plan, site: Site, say: Callable[[str], object] = lambda text: None) -> Result:
+    """Runs the plan against a site that is prepared and started."""
+    result = Result()
+    chance = random.Random(plan.seed)
+    done = site.folder / "done"
+    done.touch()
+    _program(site, "table").check_returncode()
+    names = iter(range(10**6))
+    processes: list[subprocess.Popen[bytes]] = []
+    began = time.monotonic()
+    kills_at, server_at, told_at = plan.kill_every, plan.kill_server_every, 0
+    try:
+        while (
+            (count := done.stat().st_size) < plan.transactions
+            or result.counts["publishers killed"] < plan.kills
+            or result.counts["servers killed"] < plan.server_kills
+        ):
+            while len(processes) < plan.processes:
+                processes.append(_start(site, f"{plan.seed}-{next(names)}", done))
+            if count >= kills_at:
+                kills_at = count + plan.kill_every
+                victim = processes.pop(chance.randrange(len(processes)))
+                victim.kill()
+                victim.wait()
+                result.counts["publishers killed"] += 1
+            if count >= server_at:
+                server_at = count + plan.kill_server_every
+                site.kill()
+                site.start()
+                result.counts["servers killed"] += 1
+            if count >= told_at + 1000:
+                told_at = count
+                say(f"{count} transactions, {count / (time.monotonic() - began):.0f} a second, {dict(result.counts)}")
+            time.sleep(0.02)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    letters = Counter(done.read_text())
+    result.counts["transactions"] = sum(letters.values())
+    result.counts["rolled back"] = sum(letters[letter] for letter in ROLLED_BACK)
+    result.counts["with savepoints"] = letters["s"]
+    result.counts["requests"] = letters["q"] + letters["f"]
+    result.counts["refused by a busy database"] = letters["x"]
+    _judge(_settled(site), result)
+    return result
+
+
+def _settled(site: Site) -> dict[str, Any]:
+    """The report once nothing waits in the outbox any more."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        report: dict[str, Any] = json.loads(_program(site, "report").stdout)
+        if not report["waiting"] or time.monotonic() > deadline:
+            return report
+        time.sleep(0.2)
+
+
+def _judge(report: dict[str, Any], result: Result) -> None:
+    if report["waiting"]:
+        result.faults.append(f"{report['waiting']} messages still wait in the outbox.")
+    facts = {tuple(fact) for fact in report["facts"]}
+    messages = Counter(tuple(data) for _, _, data in report["messages"])
+    result.counts["facts"], result.counts["messages"] = len(facts), sum(messages.values())
+    result.faults += [f"Published twice: {each}" for each, count in messages.items() if count > 1]
+    result.faults += [f"Committed, and not in the log: {each}" for each in facts - messages.keys()]
+    result.faults += [f"In the log, and not committed: {each}" for each in messages.keys() - facts]
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    heads: Counter[str] = Counter()
+    for channel, serial, (_, who, number, place) in report["messages"]:
+        heads[channel] += 1
+        if serial != heads[channel]:
+            result.faults.append(f"Serial {serial} of {channel} follows {heads[channel] - 1}.")
+        if last.get((channel, who), (-1, -1)) >= (number, place):
+            result.faults.append(f"Out of order in {channel}: {who} {number}.{place} after {last[channel, who]}.")
+        last[channel, who] = (number, place)
+
+
+def _start(site: Site, name: str, done: Path) -> subprocess.Popen[bytes]:
+    with (site.folder / "publishers.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", PROGRAM, "publish", name, str(done)],
+            cwd=ROOT,
+            env=site.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _program(site: Site, what: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", PROGRAM, what],
+        cwd=ROOT,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transactions", type=int, default=10_000)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (one is started), or a DATABASE_URL")
+    given = parser.parse_args()
+    plan = Plan(given.transactions, given.processes, seed=given.seed)
+    if given.database == "postgres":
+        with Postgres() as server, Site(DATABASE_URL=server.create_database("outbox")) as site:
+            result = run(plan, site, print)
+    else:
+        variables = {} if given.database == "sqlite" else {"DATABASE_URL": given.database}
+        with Site(**variables) as site:
+            result = run(plan, site, print)
+    print(*(f"{count:8} {name}" for name, count in result.counts.items()), sep="\n")
+    print(*result.faults[:20], sep="\n")
+    print(f"{len(result.faults)} faults" if result.faults else "Exactly what was committed, once, in order.")
+    return bool(result.faults)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
