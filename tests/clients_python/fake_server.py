@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from realtime.protocol.frames import FrameError, parse_frame
 from seriatim_client.core import Core, CoreOptions
 from seriatim_client.effects import Dial, Effect, End, Fail, FetchToken, Hangup, Send, Settle, Tell
 from seriatim_client.errors import SeriatimError
+from seriatim_client.line_state import State
 
 Frame = dict[str, Any]
 
@@ -143,7 +145,12 @@ class Link:
     def move_up(self) -> bool:
         if not self.to_server or self.is_over:
             return False
-        self.handle(json.loads(self.to_server.popleft()))
+        text = self.to_server.popleft()
+        try:
+            parse_frame(text)
+        except FrameError as error:
+            self.server.violations.append(f"{error}: {text}")
+        self.handle(json.loads(text))
         return True
 
     def move_down(self) -> bool:
@@ -266,7 +273,8 @@ class Link:
         elif isinstance(given, dict) and "cursor" in given:
             cursor = given["cursor"]
             position = server.cursors.setdefault((channel, cursor), (log.epoch, log.head))
-        serial, skipped = log.head, None
+        serial = log.head
+        skipped: Frame | None = None
         if position is not None:
             epoch, at = position
             if epoch is None and at == 0:
@@ -319,7 +327,13 @@ class Link:
             self.unasked(followed, log, 0, True)
         if followed.sent < log.oldest - 1:
             to = log.oldest - 1
-            said = {"type": "skipped", "channel": channel, "epoch": log.epoch, "from": followed.sent + 1, "to": to}
+            said: Frame = {
+                "type": "skipped",
+                "channel": channel,
+                "epoch": log.epoch,
+                "from": followed.sent + 1,
+                "to": to,
+            }
             self.write(said | {"reason": "retention"})
             followed.sent = followed.acked = to
         while followed.sent < log.head and (followed.window == 0 or followed.sent - followed.acked < followed.window):
@@ -394,7 +408,7 @@ class Link:
         rows = [row for serial, row in sorted(log.rows.items()) if (after or 0) < serial < before]
         if after is None:
             rows.reverse()
-        page = {"type": "history", "ref": frame["ref"], "channel": frame["channel"], "epoch": log.epoch}
+        page: Frame = {"type": "history", "ref": frame["ref"], "channel": frame["channel"], "epoch": log.epoch}
         page |= {"oldest": log.oldest, "head": log.head, "messages": rows[:limit], "more": len(rows) > limit}
         self.write(page)
 
@@ -453,7 +467,7 @@ class Bench:
                 self.ended.append((name, error))
             case Tell(notice):
                 self.told.append(notice)
-                if hasattr(notice, "next_try_at_ms"):
+                if isinstance(notice, State):
                     self.states.append(notice.name.value)
 
     def find(self, try_number: int) -> Link:

@@ -48,6 +48,12 @@ def run(environment: dict[str, str]) -> Run:
     return call
 
 
+def prepare(run: Run, *arguments: str, given: str = "") -> None:
+    """What a test stands on: it must have worked, or the test would tell something else."""
+    done = run(*arguments, given=given)
+    assert done.returncode == 0, done.stderr
+
+
 def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -57,7 +63,7 @@ def test_publish_prints_the_position_and_tail_goes_on_from_it(run: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     position = done.stdout.strip()
     assert re.fullmatch(r"[\w-]+\.1", position)
-    run("publish", "cli-one", "-", "--event", "said", given="plain text\n")
+    prepare(run, "publish", "cli-one", "-", "--event", "said", given="plain text\n")
     tail = run("tail", "cli-one", "--from", position, "--until-idle", "0.3", "--json")
     assert (tail.returncode, tail.stderr) == (0, "")
     (message,) = objects(tail.stdout)
@@ -90,7 +96,7 @@ def test_ids_from_lines(run: Run, form: str, ids: list[Any]) -> None:
 
 
 def test_history_falls_from_the_head(run: Run) -> None:
-    run("publish", "cli-history", "--lines", "--text", given="1\n2\n3\n4\n")
+    prepare(run, "publish", "cli-history", "--lines", "--text", given="1\n2\n3\n4\n")
     assert run("history", "cli-history", "--limit", "2", "--data").stdout == "4\n3\n"
     assert run("history", "cli-history", "--before", "3", "--data").stdout == "2\n1\n"
 
@@ -143,7 +149,7 @@ def test_a_server_that_is_away_has_an_exit_status_of_its_own(run: Run, arguments
 
 
 def test_who_closes_the_pipe_ends_the_command_quietly(run: Run, environment: dict[str, str]) -> None:
-    run("publish", "cli-pipe", "--lines", given="line\n" * 3000)
+    prepare(run, "publish", "cli-pipe", "--lines", given="line\n" * 3000)
     for command in (["history", "cli-pipe", "--limit", "3000"], ["tail", "cli-pipe", "--from", "start"]):
         process = subprocess.Popen(
             [*COMMAND, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -157,7 +163,7 @@ def test_who_closes_the_pipe_ends_the_command_quietly(run: Run, environment: dic
 
 
 def test_ctrl_c_ends_tail_quietly(environment: dict[str, str], run: Run) -> None:
-    run("publish", "cli-int", "1")
+    prepare(run, "publish", "cli-int", "1")
     process = subprocess.Popen(
         [*COMMAND, "tail", "cli-int", "--from", "start"],
         env=environment,
@@ -189,12 +195,16 @@ def test_lines_of_a_slow_pipe_are_sent_as_they_come(environment: dict[str, str],
     assert process.returncode == 0
 
 
-def test_progress_is_for_a_terminal(environment: dict[str, str], run: Run) -> None:
-    run("publish", "cli-tty", "--lines", given="a\nb\n")
+@pytest.mark.parametrize("kind", ["rich", "plain"])
+def test_progress_is_for_a_terminal(environment: dict[str, str], run: Run, tmp_path: Path, kind: str) -> None:
+    prepare(run, "publish", f"cli-tty-{kind}", "--lines", given="a\nb\n")
+    if kind == "plain":
+        (tmp_path / "rich.py").write_text("raise ImportError")
+    path = f"{tmp_path}:{environment['PYTHONPATH']}"
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, "tail", "cli-tty", "--from", "start", "--until-idle", "0.5"],
-        env={**environment, "TERM": "xterm"},
+        [*COMMAND, "tail", f"cli-tty-{kind}", "--from", "start", "--until-idle", "0.5"],
+        env={**environment, "TERM": "xterm", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=theirs,
     )
@@ -226,7 +236,7 @@ def test_load_counts_what_came(run: Run) -> None:
 
 
 def test_tail_goes_on_over_a_restart_of_the_server(environment: dict[str, str], run: Run, site: Site) -> None:
-    run("publish", "cli-restart", "1")
+    prepare(run, "publish", "cli-restart", "1")
     process = subprocess.Popen(
         [*COMMAND, "tail", "cli-restart", "--from", "start", "-n", "2", "--data"],
         env=environment,
@@ -237,6 +247,6 @@ def test_tail_goes_on_over_a_restart_of_the_server(environment: dict[str, str], 
     assert process.stdout.readline() == "1\n"
     site.kill()
     site.start()
-    run("publish", "cli-restart", "2")
+    prepare(run, "publish", "cli-restart", "2")
     assert process.communicate(timeout=40)[0] == "2\n"
     eventually(lambda: process.poll() == 0, 5000 * MS)

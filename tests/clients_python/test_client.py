@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,9 @@ async def _publish_slowly(channel: Channel, count: int) -> None:
 
 async def test_a_second_loop_takes_over(client: Client, name: str) -> None:
     channel = client.channel(name)
-    first = asyncio.create_task(anext(aiter(channel)))  # type: ignore[arg-type]
+    first = asyncio.create_task(anext(aiter(channel)))
     await aeventually(lambda: channel.state == "attached")
-    second = asyncio.create_task(anext(aiter(channel)))  # type: ignore[arg-type]
+    second = asyncio.create_task(anext(aiter(channel)))
     with pytest.raises(SeriatimError) as busy:
         await first
     assert busy.value.code == "busy"
@@ -240,6 +241,10 @@ async def test_a_hole_is_told_before_what_follows(site: Site, client: Client, na
     assert told == [(2, 4, "retention")]
 
 
+def _has_reached(channel: Channel, serial: int) -> bool:
+    return channel.position is not None and channel.position.serial >= serial
+
+
 async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(token: Callable[..., str]) -> None:
     with Site() as site:
         key = site.manage("create_api_key", "ops", "--cap", '{"*":["*"]}').strip()
@@ -263,7 +268,7 @@ async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(token: Call
             publishing = asyncio.create_task(publish())
             reading = asyncio.create_task(take(into, total))
             for at in (60, 180):
-                await aeventually(lambda at=at: into.position and into.position.serial >= at, 30_000 * MS)  # type: ignore[misc]
+                await aeventually(partial(_has_reached, into, at), 30_000 * MS)
                 await asyncio.to_thread(site.kill)
                 await aeventually(lambda: publisher.state.name == "offline" and subscriber.state.name == "offline")
                 await asyncio.to_thread(site.start)

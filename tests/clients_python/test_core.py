@@ -649,7 +649,8 @@ def test_ids_sort_by_when_they_were_made() -> None:
 
 
 def test_a_timer_that_was_moved_runs_once() -> None:
-    clock, ran = Clock(0), []
+    clock = Clock(0)
+    ran: list[float] = []
     timer = clock.timer(ran.append)
     timer.set(10)
     timer.set(30)
@@ -657,7 +658,8 @@ def test_a_timer_that_was_moved_runs_once() -> None:
     assert clock.next_at_ms == 20
     clock.tell(50)
     clock.run_due()
-    assert (ran, clock.next_at_ms) == ([30.0], None)
+    assert ran == [30.0]
+    assert not timer.is_set
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import random as chance
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -20,12 +19,13 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, assert_never, cast
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from seriatim_client.addresses import socket_url
 from seriatim_client.attachment import ChannelState, Step
 from seriatim_client.backoff import BackoffOptions, Random
+from seriatim_client.chance import strong_random
 from seriatim_client.core import Core, CoreOptions
 from seriatim_client.effects import (
     Dial,
@@ -94,7 +94,7 @@ class Client:
         outbox: OutboxLimits | None = None,
         headers: dict[str, str] | None = None,
         proxy: str | Literal[True] | None = True,
-        random: Random = chance.random,
+        random: Random = strong_random,
     ) -> None:
         """Does not connect yet; raises `ValueError` for what is no address.
 
@@ -112,6 +112,7 @@ class Client:
         self._channels: dict[str, Channel] = {}
         self._links: dict[int, _Link] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fetching: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at_ms: float | None = None
         self._changed = asyncio.Event()
@@ -143,6 +144,8 @@ class Client:
             self._alarm.cancel()
             self._alarm = None
             self._alarm_at_ms = None
+        if self._fetching is not None:
+            self._fetching.cancel()
         current = asyncio.current_task()
         while tasks := [task for task in self._tasks if task is not current]:
             await asyncio.wait(tasks)
@@ -256,7 +259,7 @@ class Client:
             case RoomMade():
                 self._tell_waiters()
             case FetchToken():
-                self._spawn(self._fetch(effect))
+                self._fetching = self._spawn(self._fetch(effect))
             case Dial(try_number, token):
                 link = self._links[try_number] = _Link()
                 link.reader = self._spawn(self._run_link(try_number, link, token))
@@ -369,8 +372,8 @@ class Client:
             self._core.refused(try_number, response.status_code, wait_ms, self._now())
             self._perform()
             return
-        except (OSError, InvalidHandshake, WebSocketException, EOFError) as error:
-            self._core.lost(try_number, 1006, f"cannot connect: {error or type(error).__name__}", self._now())
+        except Exception as error:  # of the network, of TLS, of a proxy: all are a try that failed
+            self._core.lost(try_number, 1006, f"cannot connect: {str(error) or type(error).__name__}", self._now())
             self._perform()
             return
         link.socket = socket

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random as chance
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ import httpx
 
 from seriatim_client.addresses import rest_url
 from seriatim_client.backoff import Backoff, BackoffOptions, Random
+from seriatim_client.chance import strong_random
 from seriatim_client.codes import ERRORS
 from seriatim_client.data import message_json, to_json
 from seriatim_client.errors import SeriatimError
@@ -114,6 +115,7 @@ class _Requests:
         self._backoff = backoff
         self._random = random
         self._ids = IdMaker(random)
+        self._making_ids = threading.Lock()
         self._headers = {"Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -131,7 +133,8 @@ class _Requests:
     def _publish_call(self, channel: str, messages: Sequence[Draft], client: str | None) -> tuple[_Call, list[str]]:
         if not 1 <= len(messages) <= MOST_A_REQUEST:
             raise SeriatimError("bad_frame", f"A request holds 1 to {MOST_A_REQUEST} messages.", channel=channel)
-        ids = [each.id or self._ids.make(time.time() * 1000) for each in messages]
+        with self._making_ids:  # the same id twice would be one message
+            ids = [each.id or self._ids.make(time.time() * 1000) for each in messages]
         texts = [
             message_json(id, each.event, each.key, to_json(each.data)) for id, each in zip(ids, messages, strict=True)
         ]
@@ -182,7 +185,7 @@ def _token(fields: Mapping[str, Any]) -> IssuedToken:
 
 
 def _unreachable(error: httpx.TransportError) -> SeriatimError:
-    text = f"The server could not be reached: {error or type(error).__name__}."
+    text = f"The server could not be reached: {str(error) or type(error).__name__}."
     return SeriatimError("unreachable", text, remedy="Check the address and whether the server runs.")
 
 
@@ -210,7 +213,7 @@ class Rest(_Requests):
         *,
         timeout_s: float = 30,
         backoff: BackoffOptions | None = None,
-        random: Random = chance.random,
+        random: Random = strong_random,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, backoff or BackoffOptions(first_ms=200), random)
@@ -309,7 +312,7 @@ class AsyncRest(_Requests):
         *,
         timeout_s: float = 30,
         backoff: BackoffOptions | None = None,
-        random: Random = chance.random,
+        random: Random = strong_random,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout_s, backoff or BackoffOptions(first_ms=200), random)

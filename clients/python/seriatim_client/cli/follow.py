@@ -21,7 +21,7 @@ async def tail(options: Namespace) -> int:
     channel = client.channel(options.channel, from_, options.window)
     count = 0
     told = client.on_state
-    with Progress(options.quiet) as progress:
+    with Progress(options.quiet, beside_output=True) as progress:
 
         def state(state: State) -> None:
             if told is not None:
@@ -53,8 +53,7 @@ async def tail(options: Namespace) -> int:
                     continue
                 except StopAsyncIteration:
                     break
-                with progress.above():
-                    write(message_line(message, options.style_out))
+                write(message_line(message, options.style_out))
                 channel.processed_through(message.serial)
                 count += 1
                 progress.show(f"{client.state.name.value} · {count} messages · {channel.behind} to go")
@@ -67,10 +66,9 @@ async def tail(options: Namespace) -> int:
 
 def history(options: Namespace) -> int:
     check_channel(options.channel)
-    with rest(options) as api, Progress(options.quiet) as progress:
+    with rest(options) as api, Progress(options.quiet, beside_output=True) as progress:
         messages = api.messages(options.channel, after=options.after, before=options.before, limit=options.limit)
         for count, message in enumerate(messages, 1):
-            with progress.above():
-                write(message_line(message, options.style_out))
+            write(message_line(message, options.style_out))
             progress.show(f"{count} messages")
     return OK

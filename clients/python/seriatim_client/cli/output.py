@@ -103,24 +103,29 @@ def message_line(message: Message, style: str) -> str:
 class Progress:
     """A line on the terminal that changes; nothing where standard error is no terminal.
 
-    Drawn by `rich` where it is installed, else by a carriage return.
+    Drawn by `rich` where it is installed, else by a carriage return. `beside_output`: the results come meanwhile; on a
+    terminal they are the progress.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._is_shown = not quiet and sys.stderr.isatty()
+    def __init__(self, quiet: bool = False, *, beside_output: bool = False) -> None:
+        self._is_shown = not quiet and sys.stderr.isatty() and not (beside_output and sys.stdout.isatty())
         self._drawn_at_s = 0.0
         self._width = 0
-        self._status: Any = None
+        self._live: Any = None
 
     def __enter__(self) -> Self:
         if self._is_shown:
             try:
                 from rich.console import Console
+                from rich.live import Live
             except ImportError:
                 pass
             else:
-                self._status = Console(stderr=True).status("connecting")
-                self._status.start()
+                # Rich would take standard output, the results, to the console of standard error.
+                self._live = Live(
+                    console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+                )
+                self._live.start()
         return self
 
     def show(self, text: str, *, now: bool = False) -> None:
@@ -128,29 +133,31 @@ class Progress:
         if not self._is_shown or (not now and time.monotonic() - self._drawn_at_s < REFRESH_S):
             return
         self._drawn_at_s = time.monotonic()
-        if self._status is not None:
-            self._status.update(text.replace("[", "\\["))
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(text), refresh=True)
             return
         self._draw(text)
 
     @contextmanager
     def above(self) -> Iterator[None]:
         """Lines printed meanwhile stand above the progress."""
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
         elif self._width:
             self._draw("")
         try:
             yield
         finally:
-            if self._status is not None:
-                self._status.start()
+            if self._live is not None:
+                self._live.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
         elif self._width:
             self._draw("")
 
@@ -163,7 +170,7 @@ class Progress:
 
 def _columns() -> int:
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
         return 80
 
