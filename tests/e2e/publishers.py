@@ -94,7 +94,7 @@ class SocketPublisher(Publisher):
     """Pipelines over a WebSocket, up to 64 frames in flight; what was not answered is sent again, in order, chained.
 
     With `chain` every frame is chained, so that its order holds over failures and connections; without, only what is
-    sent again is. One in ten frames holds an old id beside new ones when `repeats` is set.
+    sent again is. One in five frames holds an old id beside new ones when `repeats` is set.
     """
 
     def __init__(self, run: Run, index: int, rate: float, *, chain: bool, repeats: bool = False) -> None:
@@ -174,11 +174,10 @@ class SocketPublisher(Publisher):
                 # In bursts, so that really many are in flight.
                 for _ in range(self.random.choice((1, 1, 1, 2, 24))):
                     batch = self.make(4)
-                    if self.repeats and self._stored and self.random.random() < 0.1:
-                        channel, item = self.random.choice(self._stored)
-                        if channel == batch.channel:
-                            batch.items.insert(self.random.randrange(len(batch.items) + 1), item)
-                            batch.items.append(batch.items[0])
+                    stored = [item for channel, item in self._stored if channel == batch.channel]
+                    if self.repeats and stored and self.random.random() < 0.2:
+                        batch.items.insert(self.random.randrange(len(batch.items) + 1), self.random.choice(stored))
+                        batch.items.append(batch.items[0])
                     next_at = max(next_at, now - 1) + len(batch.items) / self.rate
                     if len(self._flying) < IN_FLIGHT:
                         self._send(socket, batch, again=False)
