@@ -207,6 +207,16 @@ def test_a_page_goes_on_when_the_server_reloads(page: Page, running: Running) ->
     assert not re.search(r"Traceback|Error", running.log.read_text())
 
 
+def test_the_operators_desk_needs_no_theme(page: Page, running: Running) -> None:
+    """The project has no django-unfold among its apps."""
+    for path in ("namespace/default/change/", "channel/", "log/", "apikey/add/"):
+        answer = page.goto(f"{running.url}/admin/realtime/{path}")
+        assert answer is not None and answer.status == 200, path
+    page.fill("[name=name]", "quay")
+    page.click("[name=_save]")
+    assert "ser_" in page.inner_text("#api-key")
+
+
 def test_the_ten_lines_are_ten(wheel: Path) -> None:
     """Lines of code between "Ten lines" and the next heading, counting a dict as one."""
     part = PAGE.read_text().partition("## Ten lines\n")[2].partition("\n## ")[0]

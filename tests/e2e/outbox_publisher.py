@@ -54,7 +54,7 @@ me = Connection()
 def say(channel: str) -> None:
     """A fact and the message about it."""
     me.index += 1
-    fact = [channel, me.name, me.number, me.index]
+    fact: list[str | int] = [channel, me.name, me.number, me.index]
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO outbox_fact (channel, who, number, place) VALUES (%s, %s, %s, %s)", fact)
     publish(channel, fact)

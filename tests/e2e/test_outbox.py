@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.e2e.outbox import Plan, Result, _judge, run
@@ -37,7 +39,7 @@ def test_the_judge_finds_what_is_wrong() -> None:
     def fact(number: int, place: int = 1) -> list[object]:
         return ["a", "w", number, place]
 
-    def faults(facts: list[object], messages: list[object], waiting: int = 0) -> list[str]:
+    def faults(facts: Sequence[object], messages: Sequence[object], waiting: int = 0) -> list[str]:
         result = Result()
         _judge({"waiting": waiting, "facts": facts, "messages": messages}, result)
         return [fault.partition(":")[0].partition(" ")[0] for fault in result.faults]
