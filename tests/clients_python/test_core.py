@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from seriatim_client import Cursor, HistoryPage, Line, OutboxLimits, Position, Published, SeriatimError, Snapshot
+from seriatim_client import (
+    Cursor,
+    HistoryPage,
+    Line,
+    OutboxLimits,
+    Position,
+    Published,
+    Rewind,
+    SeriatimError,
+    Snapshot,
+)
 from seriatim_client.acks import SIZE_LIMIT_BYTES, AckCadence
 from seriatim_client.clock import Clock
 from seriatim_client.core import CoreOptions
@@ -17,6 +27,7 @@ from seriatim_client.frames import Attached, parse_frame
 from seriatim_client.ids import IdMaker
 from seriatim_client.line_state import TRANSITIONS
 from seriatim_client.messages import Discontinuity, Load, Message
+from seriatim_client.serials import SerialTracker
 from tests.clients_python.fake_server import Bench
 
 ONE = "chat:one"
@@ -519,6 +530,37 @@ def test_history_is_asked_again_on_the_next_line(bench: Bench) -> None:
     assert [(message.serial, message.epoch) for message in page.messages] == [(1, "ep01")]
 
 
+def test_a_message_of_the_attachment_before_is_not_acknowledged_on_this_one(bench: Bench) -> None:
+    bench.server.ack_every = 1
+    up(bench, "start")
+    bench.server.publish(ONE, 1, "a")
+    bench.settle()
+    assert bench.pull(ONE).serial == 1
+    bench.server.start_anew(ONE)
+    bench.settle()
+    bench.processed(ONE)
+    bench.settle()
+    assert not [frame for frame in bench.link.read if frame["type"] == "ack"]
+
+
+def test_an_answer_to_an_attach_before_the_last_one_is_void(bench: Bench) -> None:
+    for index in range(3):
+        bench.server.publish(ONE, index, f"i{index}")
+    up(bench, "head")
+    bench.core.attach("first", ONE, "start", bench.now_ms)
+    bench.core.attach("second", ONE, Rewind(1), bench.now_ms)
+    bench.settle()
+    assert isinstance(bench.answers["first"], Attached)
+    assert serials(bench) == [3]
+
+
+def test_serials_are_next_old_or_proof_of_a_hole() -> None:
+    tracker = SerialTracker()
+    tracker.begin("abcd", 4)
+    assert [tracker.take(serial) for serial in (5, 5, 4, 7, 6)] == ["next", "old", "old", "gap", "next"]
+    assert [tracker.skip(8, 9), tracker.skip(5, 6), tracker.skip(7, 9), tracker.serial] == ["gap", "old", "next", 9]
+
+
 # -- outbox ------------------------------------------------------------------------------------------------------------
 
 
@@ -543,6 +585,15 @@ def test_what_waits_says_why(bench: Bench) -> None:
     first, second = bench.core.unsent()
     assert (first.state, first.reason, first.retry_at_ms) == ("waiting", "rate_limited", bench.now_ms + 300)
     assert second.reason == "order"
+
+
+def test_what_was_on_its_way_when_the_line_was_lost_waits_again(bench: Bench) -> None:
+    bench.connect()
+    bench.publish(ONE, 1, "a")
+    assert [each.state for each in bench.core.unsent()] == ["pending"]
+    bench.cut()
+    (unsent,) = bench.core.unsent()
+    assert (unsent.state, unsent.reason, unsent.attempts) == ("waiting", "connection", 1)
 
 
 def test_a_refusal_for_good_fails_one_and_the_others_follow_in_order(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import seriatim_client
 from realtime.protocol import errors as server
-from seriatim_client import CLOSES, ERRORS, Cursor, Position, Rewind, SeriatimError, Since, names, parse_from
+from seriatim_client import CLOSES, ERRORS, Cursor, Line, Position, Rewind, SeriatimError, Since, names, parse_from
 from seriatim_client.backoff import Backoff, BackoffOptions
 from seriatim_client.codes import LOCAL_ERRORS, meant_code, reconnect_after
 from seriatim_client.data import to_json
@@ -180,3 +181,13 @@ def test_the_core_imports_only_what_has_no_effect(path: Path) -> None:
 def test_every_module_opens_with_its_role_and_none_knows_the_server(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
     assert not {name.partition(".")[0] for name in imports(path)} & {"realtime", "django", "tests"}
+
+
+def test_the_reference_has_every_state_and_every_code() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "sdk-python.md").read_text()
+    codes = re.findall(r"^\| `(\w+)` \| ", page.partition("## Errors")[2], re.MULTILINE)
+    assert codes == sorted(LOCAL_ERRORS)
+    states = re.findall(
+        r"^\| `(\w+)` \| ", page.partition("### States of the line")[2].partition("### Tokens")[0], re.M
+    )
+    assert states == [state.value for state in Line]
