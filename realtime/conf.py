@@ -192,6 +192,12 @@ class Settings:
     BACKLOG_FRAMES = Key(
         256, "frames per connection", "Received frames that wait for their turn before reading stops.", least=1
     )
+    BACKLOG_BYTES = Key(
+        4 * _MIB,
+        "bytes per connection",
+        "The same for large frames; also what one connection may have on its way into the log.",
+        least=_KIB,
+    )
 
     # -- delivery ----------------------------------------------------------------------------------------------------
     HOLD_MS = Key(

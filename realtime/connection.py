@@ -654,5 +654,6 @@ def _session_settings(worker: Worker) -> SessionSettings:
         idle_s=settings.IDLE_MS / 1000,
         publishes_most=settings.INFLIGHT_PUBLISHES_MAX,
         backlog_most=settings.BACKLOG_FRAMES,
+        backlog_bytes=settings.BACKLOG_BYTES,
         worker=worker.name,
     )

@@ -180,6 +180,8 @@ class SessionSettings:
     idle_s: float = 0.0
     publishes_most: int = 256
     backlog_most: int = 256
+    backlog_bytes: int = 4 << 20
+    """What of one connection may wait, and again what may be on its way into the log, in characters."""
     worker: str = "w1"
 
 
@@ -190,6 +192,8 @@ class _Running:
     kind: str
     ref: str | int | None
     channel: ChannelName
+    size: int = 0
+    """Characters of data on the way into the log."""
 
 
 class Session:
@@ -204,6 +208,9 @@ class Session:
         self._settings = settings
         self._opened_at = now
         self._waiting: deque[Frame | FrameError] = deque()
+        self._waiting_sizes: deque[int] = deque()
+        self._waiting_size = 0
+        self._publishing_size = 0
         self._running: dict[int, _Running] = {}
         self._verifying = False
         self._held = False
@@ -221,7 +228,7 @@ class Session:
     @property
     def full(self) -> bool:
         """The shell must not read on until this is false again."""
-        return len(self._waiting) >= self._settings.backlog_most
+        return len(self._waiting) >= self._settings.backlog_most or self._waiting_size >= self._settings.backlog_bytes
 
     @property
     def deadline(self) -> float | None:
@@ -264,6 +271,8 @@ class Session:
             frame = error
         if self._waiting or not self._may_begin(frame):
             self._waiting.append(frame)
+            self._waiting_sizes.append(len(text))
+            self._waiting_size += len(text)
             return []
         return self._begin(frame, now, time_ms)
 
@@ -305,7 +314,7 @@ class Session:
 
     def attached(self, op: int, frame: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """The channel is attached; `frame` is the `attached` frame without `ref`. Messages may follow the effects."""
-        running = self._running.pop(op)
+        running = self._end(op)
         if self.state is State.CLOSED:
             return []
         # Its old attachment may have been ended while this one was on its way.
@@ -314,7 +323,7 @@ class Session:
 
     def published(self, op: int, answer: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """The messages are committed; `answer` is the `published` frame without `type` and `ref`."""
-        running = self._running.pop(op)
+        running = self._end(op)
         if self.state is State.CLOSED:
             return []
         if self._chains.get(running.channel, -1) == op:
@@ -323,14 +332,14 @@ class Session:
 
     def done(self, op: int, answer: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """A history or presence request is answered by this frame, which has no `ref` yet."""
-        running = self._running.pop(op)
+        running = self._end(op)
         if self.state is State.CLOSED:
             return []
         return [Send(_with_ref(answer, running.ref)), *self._continue(now, time_ms)]
 
     def failed(self, op: int, error: ProtocolError, attached: bool, now: float, time_ms: int) -> list[Effect]:
         """A request was refused; `attached` says whether an attachment to its channel (still) stands."""
-        running = self._running.pop(op)
+        running = self._end(op)
         if self.state is State.CLOSED:
             return []
         if running.kind == "publish" and self._chains.get(running.channel, -1) == op:
@@ -360,7 +369,7 @@ class Session:
         """The connection is gone, or the shell closes it for a reason of its own."""
         if self.state is not State.CLOSED:
             self._move("closed")
-        self._waiting.clear()
+        self._forget_waiting()
 
     def wake(self, now: float) -> list[Effect]:
         """Something may be due: see `deadline`."""
@@ -393,7 +402,11 @@ class Session:
         kind = next(iter(self._running.values())).kind
         match frame:
             case frames.Publish():
-                return kind == "publish" and len(self._running) < self._settings.publishes_most
+                return (
+                    kind == "publish"
+                    and len(self._running) < self._settings.publishes_most
+                    and self._publishing_size < self._settings.backlog_bytes
+                )
             case frames.Attach():
                 return kind == "attach" and all(r.channel != frame.channel for r in self._running.values())
             case frames.Auth() | frames.History() | frames.Presence():
@@ -405,8 +418,14 @@ class Session:
         """Begins what waited and may begin now."""
         effects: list[Effect] = []
         while self._waiting and self.state is not State.CLOSED and self._may_begin(self._waiting[0]):
+            self._waiting_size -= self._waiting_sizes.popleft()
             effects += self._begin(self._waiting.popleft(), now, time_ms)
         return effects
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._waiting_sizes.clear()
+        self._waiting_size = 0
 
     def _begin(self, frame: Frame | FrameError, now: float, time_ms: int) -> list[Effect]:
         if isinstance(frame, FrameError):
@@ -482,14 +501,20 @@ class Session:
             if after is None:
                 self._note_failure(channel)
                 raise ProtocolError("order", channel=channel)
-        op = self._run("publish", frame.ref, channel)
+        op = self._run("publish", frame.ref, channel, sum([len(message.data) for message in frame.messages]))
         self._chains[channel] = op
         yield Publish(op, channel, frame.messages, after)
 
-    def _run(self, kind: str, ref: str | int | None, channel: ChannelName) -> int:
+    def _run(self, kind: str, ref: str | int | None, channel: ChannelName, size: int = 0) -> int:
         self._next_op += 1
-        self._running[self._next_op] = _Running(kind, ref, channel)
+        self._running[self._next_op] = _Running(kind, ref, channel, size)
+        self._publishing_size += size
         return self._next_op
+
+    def _end(self, op: int) -> _Running:
+        running = self._running.pop(op)
+        self._publishing_size -= running.size
+        return running
 
     def _note_failure(self, channel: ChannelName) -> None:
         self._chains[channel] = None
@@ -560,7 +585,7 @@ class Session:
         """One move of the table; anything else is a fault of this module."""
         self.state = TRANSITIONS[self.state, event]
         if self.state is State.CLOSED:
-            self._waiting.clear()
+            self._forget_waiting()
             self._expires_at = self._warn_at = None
 
 
