@@ -167,7 +167,9 @@ class HubMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
+        # The last announcements are lost in every run: only a look at the log can tell of them.
         self.world.pending.clear()
+        self.world.log.commit(1)
         self.world.settle(seconds=6.0)
         for client in self.world.clients:
             assert client.ended is None, client.ended
