@@ -2,7 +2,7 @@
 
 `Log`, `Message` and `Latest` are written by `realtime.log` alone, with raw SQL; an admin form that saved a stale `Log`
 would rewind a head and give serials twice. Everything else is ordinary Django. The tables are explained in
-docs/explanation/architecture.md, the fields of a namespace in docs/reference/namespaces.md.
+docs/explanation/architecture.md, the fields of a namespace in docs/reference/protocol.md#namespaces.
 
 Every unique constraint of `Message` begins with the channel and nothing refers to it by foreign key, so that
 PostgreSQL can hash-partition it by channel.

@@ -3,7 +3,7 @@
 `rules_for` never touches the database on an event loop once the cache is warm. A worker keeps it fresh with `refresh()`
 from a reader thread; a process without a worker (shell, tests, a plain WSGI server) reads again when a second has
 passed. An operator's change holds at once in the process that made it and within about a second in all others. What
-each rule means: docs/reference/namespaces.md.
+each rule means: docs/reference/protocol.md#namespaces.
 """
 
 from __future__ import annotations

@@ -37,6 +37,16 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+def test_pages_that_the_code_names_are_there() -> None:
+    broken = []
+    for module in sorted((ROOT / "realtime").rglob("*.py")):
+        for path, anchor in re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+))?", module.read_text()):
+            page = ROOT / path
+            if not page.exists() or (anchor and anchor not in anchors(page.read_text())):
+                broken.append(f"{name_of(module)}: {path}#{anchor}")
+    assert not broken
+
+
 @pytest.mark.parametrize("folder", ["tutorial", "how-to", "reference", "explanation", "decisions"])
 def test_every_page_is_in_the_index_of_its_folder(folder: str) -> None:
     index = (ROOT / "docs" / folder / "README.md").read_text()
