@@ -13,7 +13,7 @@ from tests.pages import LONG_S, Person
 from tests.servers import Site
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -331,6 +331,22 @@ def test_a_room_can_be_read_and_written_by_keyboard(meet: Meet) -> None:
     assert ana.page.evaluate("document.activeElement.id") == "text"
     ana.page.keyboard.press("Alt+ArrowUp")
     ana.page.wait_for_url(lambda url: not url.endswith("/reading/"))
+
+
+def test_a_message_that_is_drawn_anew_keeps_the_focus(meet: Meet) -> None:
+    ana = meet("ana")
+    asked: list[Route] = []
+    ana.page.route("**/chat/names?*", lambda route: asked.append(route))
+    ana.enter("reading")
+    ana.page.locator("[data-log]").focus()
+    ana.page.keyboard.press("k")
+    newest = ana.page.evaluate("document.activeElement.id")
+    assert newest.startswith("m")
+    while not asked:
+        ana.page.wait_for_timeout(20)
+    asked[0].fulfill(json={"names": {"bo": "Somebody Else"}})
+    ana.page.locator(f"#{newest} .body b", has_text="Somebody Else").wait_for(state="attached")
+    assert ana.page.evaluate("document.activeElement.id") == newest
 
 
 def test_live_messages_are_read_aloud_and_the_past_is_not(meet: Meet) -> None:

@@ -61,6 +61,12 @@ class SessionMachine(RuleBasedStateMachine):
             if not self.driver.session.full:
                 self.request(kind, channel, chained)
 
+    @rule(channels=st.permutations(CHANNELS[:2]))
+    def attaches_side_by_side(self, channels: list[str]) -> None:
+        for channel in channels:
+            if not self.driver.session.full:
+                self.request("attach", channel, False)
+
     def request(self, kind: str, channel: str, chained: bool) -> None:
         self.refs += 1
         ref = self.refs
@@ -223,18 +229,24 @@ class SessionMachine(RuleBasedStateMachine):
             assert [ref for ref in self.sent if self.answered[ref] != 1] == []
 
 
+MINIMA = {
+    "waited": 5,
+    "order": 5,
+    "chained behind one that runs": 5,
+    "attaches side by side": 5,
+    "failed": 5,
+    "open": 5,
+    "closed": 5,
+}
+
+
 def test_answers_come_in_a_permissible_order_each_once() -> None:
     HITS.clear()
-    run_state_machine_as_test(
-        SessionMachine, settings=settings(max_examples=300, stateful_step_count=50, database=None, deadline=None)
-    )
-    for situation in (
-        "waited",
-        "order",
-        "chained behind one that runs",
-        "attaches side by side",
-        "failed",
-        "open",
-        "closed",
-    ):
-        assert HITS[situation] >= 5, (situation, HITS)
+    for _ in range(4):
+        run_state_machine_as_test(
+            SessionMachine, settings=settings(max_examples=300, stateful_step_count=50, database=None, deadline=None)
+        )
+        # What is rare may be missing from one run by chance, not from four.
+        if all(HITS[situation] >= least for situation, least in MINIMA.items()):
+            return
+    assert not [(situation, HITS[situation]) for situation, least in MINIMA.items() if HITS[situation] < least]

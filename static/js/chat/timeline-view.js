@@ -101,8 +101,9 @@ function signatureOf(row, state, context) {
 
 /** @param {HTMLLIElement} node @param {Row} row @param {StateLine | null} state @param {RowContext} context */
 function fill(node, row, state, context) {
-  node.removeAttribute("id");
-  node.removeAttribute("tabindex");
+  if (row.kind !== "message") node.removeAttribute("id");
+  // Not even for a moment where it is needed: an element that cannot be focused loses the focus it has.
+  if (row.kind !== "message" && row.kind !== "own") node.removeAttribute("tabindex");
   delete node.dataset.own;
   switch (row.kind) {
     case "message":
