@@ -29,6 +29,9 @@ DENIAL = "websocket.http.response"
 """ASGI's extension for answering a handshake with an HTTP response of one's own."""
 
 
+OPEN = Autobahn.STATE_OPEN
+"""Handshake done, no close frame sent."""
+
 TEXT_FINAL = 0x81
 """First byte of a text message in one frame, without extensions (RFC 6455 §5.2)."""
 
@@ -54,8 +57,23 @@ class Socket:
     None of them is ever called from inside `write`.
     """
 
+    __slots__ = (
+        "_protocol",
+        "_send",
+        "_transport",
+        "_written",
+        "on_binary",
+        "on_congested",
+        "on_drained",
+        "on_heard",
+        "on_text",
+    )
+
     def __init__(self, protocol: SeriatimProtocol) -> None:
         self._protocol = protocol
+        self._transport = protocol.transport
+        self._send: Callable[[bytes], int] | None = None
+        """The system's call, where the transport is plain TCP; TLS goes through the transport."""
         self._written = 0
         self.on_text: Callable[[str], None] | None = None
         self.on_binary: Callable[[], None] | None = None
@@ -63,28 +81,41 @@ class Socket:
         self.on_congested: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
 
+    def opened(self) -> None:
+        """The handshake is done: from now on the bytes are ours. Takes the place of Twisted's producer."""
+        transport = self._transport
+        if ITCPTransport.providedBy(transport) and hasattr(transport, "_tempDataBuffer"):
+            self._send = transport.socket.send
+        transport.bufferSize = self._protocol.factory.server_class.buffer_high_bytes
+        # Twisted's HTTP channel is still registered from before the upgrade, and would be kept alive by it.
+        transport.unregisterProducer()
+        transport.registerProducer(self, True)
+
     def write(self, data: bytes) -> None:
         """Writes ready WebSocket frames. Straight to the kernel when nothing waits before them, which costs a sixth of
         the way through Twisted's reactor; what the kernel does not take, and what comes behind it, is buffered."""
-        protocol = self._protocol
-        if protocol.state != Autobahn.STATE_OPEN:
+        if self._protocol.state != OPEN:
             return
-        transport = protocol.transport
+        transport = self._transport
         self._written += len(data)
-        if protocol.direct and not transport.dataBuffer and not transport._tempDataBuffer and transport.connected:
-            taken = transport.writeSomeData(data)
-            if taken.__class__ is int:
-                if taken == len(data):
-                    return
-                data = data[taken:]
-            # An error is left to the transport: it meets the same one in its turn, and cleans up.
+        send = self._send
+        if send is not None and not (transport.dataBuffer or transport._tempDataBuffer):
+            try:
+                taken = send(data)
+            except OSError:
+                # A full buffer, or an error that is left to the transport: it meets the same one in its turn, and
+                # cleans up.
+                taken = 0
+            if taken == len(data):
+                return
+            data = data[taken:]
         transport.write(data)
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes written that the kernel has not taken."""
-        transport = self._protocol.transport
-        if not self._protocol.direct:
+        transport = self._transport
+        if self._send is None:
             return 0
         return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 
@@ -95,12 +126,12 @@ class Socket:
 
     def ping(self) -> None:
         """Sends a WebSocket ping."""
-        if self._protocol.state == Autobahn.STATE_OPEN:
+        if self._protocol.state == OPEN:
             self._protocol.sendPing(b"seriatim")
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame with any code that RFC 6455 §7.4 lets a server send; `reason` is cut at 123 bytes."""
-        if self._protocol.state == Autobahn.STATE_OPEN:
+        if self._protocol.state == OPEN:
             self._protocol.sendCloseFrame(code=code, reasonUtf8=reason.encode()[:123].decode(errors="ignore").encode())
 
     def abort(self) -> None:
@@ -135,20 +166,13 @@ class SeriatimProtocol(DaphneProtocol):
     """Autobahn's: what came and was not parsed yet."""
 
     socket: Socket | None = None
-    direct = False
-    """The transport is plain TCP, so that it can be written to directly; TLS goes through the transport."""
 
     # ------------------------------------------------------------------ Autobahn's events
 
     def onOpen(self) -> None:
         super().onOpen()
         if self.socket is not None:
-            transport = self.transport
-            self.direct = ITCPTransport.providedBy(transport) and hasattr(transport, "_tempDataBuffer")
-            transport.bufferSize = self.factory.server_class.buffer_high_bytes
-            # Twisted's HTTP channel is still registered from before the upgrade, and would be kept alive by it.
-            transport.unregisterProducer()
-            transport.registerProducer(self.socket, True)
+            self.socket.opened()
 
     def dataReceived(self, data: bytes) -> None:
         """Takes plain text messages out of the stream at a third of Autobahn's cost, and leaves everything else to it.
@@ -156,7 +180,7 @@ class SeriatimProtocol(DaphneProtocol):
         Between two messages `self.data` holds what nobody has parsed yet, so that either can go on from there.
         """
         socket = self.socket
-        if socket is not None and self.state == Autobahn.STATE_OPEN and not (self.current_frame or self.inside_message):
+        if socket is not None and self.state == OPEN and not (self.current_frame or self.inside_message):
             if self.data:
                 data, self.data = self.data + data, b""
             data = self._take_texts(socket, data)
@@ -168,7 +192,7 @@ class SeriatimProtocol(DaphneProtocol):
         what has to be Autobahn's: other frames, and whatever it has to object to."""
         at, end = 0, len(data)
         most = min(PLAIN_BYTES_MOST, self.maxMessagePayloadSize or PLAIN_BYTES_MOST)
-        while at + PLAIN_HEAD_BYTES <= end and data[at] == TEXT_FINAL and self.state == Autobahn.STATE_OPEN:
+        while at + PLAIN_HEAD_BYTES <= end and data[at] == TEXT_FINAL and self.state == OPEN:
             size, start = data[at + 1] - MASKED, at + 2
             if size > TWO_MORE_BYTES:
                 # The size is in the next eight: a long message. Read on, its head could pass for a short one.
@@ -241,11 +265,11 @@ class SeriatimProtocol(DaphneProtocol):
             self._denial = message
         elif kind == "websocket.http.response.body":
             self._deny(self._denial, message.get("body", b""))
-        elif kind == "websocket.close" and self.state == Autobahn.STATE_OPEN:
+        elif kind == "websocket.close" and self.state == OPEN:
             # Daphne's own way refuses most codes and drops the reason.
             reason = (message.get("reason") or "").encode()[:123].decode(errors="ignore").encode()
             self.sendCloseFrame(code=message.get("code") or 1000, reasonUtf8=reason)
-        elif kind == "websocket.send" and self.state != Autobahn.STATE_OPEN:
+        elif kind == "websocket.send" and self.state != OPEN:
             if self.state == Autobahn.STATE_CONNECTING:
                 raise ValueError("The socket has not been accepted yet, so nothing can be sent over it.")
         elif kind == "websocket.send":
