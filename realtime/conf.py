@@ -231,6 +231,12 @@ class Settings:
         "Above this a connection gets nothing more until the client has drained it. More memory gained no speed.",
         least=4096,
     )
+    DEFLATE_MIN_BYTES = Key(
+        512,
+        "bytes",
+        "Frames from this size on go out compressed to clients that offer permessage-deflate; below it little is saved "
+        "for the CPU of both sides. 0 is off: the extension is declined.",
+    )
     LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
 
     # -- retention ---------------------------------------------------------------------------------------------------
