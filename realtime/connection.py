@@ -21,18 +21,22 @@ import msgspec
 from realtime import authorization, publishing, signals, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
+from realtime.delivery.blocks import size_bytes
 from realtime.hub import Answer, Attached, Attaching, Subscriber
 from realtime.links import Link
 from realtime.log.types import Append, Page, Published
 from realtime.namespaces import Rules
 from realtime.protocol import positions, session
-from realtime.protocol.errors import ProtocolError
+from realtime.protocol.errors import CLOSES, ProtocolError
 from realtime.protocol.names import ChannelName, ClientId
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.tokens import Identity, SessionEnd
 from realtime.worker import Worker
 
 logger = logging.getLogger(__name__)
+
+ABNORMAL = 1006
+"""RFC 6455 §7.4.1: stands for an end without a close frame; never sent."""
 
 PING_ANSWER_S = 10.0
 """How long a client that was silent for two heartbeats has to answer a ping."""
@@ -43,6 +47,9 @@ AWAY_RETRY_MS = 1000
 RECONNECT_SPREAD_MS = 1000
 """Clients of a draining worker are told to come back at a random time within this, so that they do not come at once."""
 
+OTHER_CODE = 0
+"""Counts every close code of clients that no table has."""
+
 HISTORY_DEFAULT = 100
 
 REMEMBERED_MOST = 1000
@@ -52,8 +59,9 @@ REMEMBERED_MOST = 1000
 class Connection:
     """The shell around one `Session`. Its owner feeds it and tells it when the connection is gone (`gone`)."""
 
-    def __init__(self, worker: Worker, link: Link) -> None:
+    def __init__(self, worker: Worker, link: Link, transport: str = "websocket") -> None:
         now = time.monotonic()
+        self.transport = transport
         self.worker = worker
         self.link = link
         self.identity: Identity | None = None
@@ -84,11 +92,14 @@ class Connection:
         self._taken = (0, now)
         self._gone = False
         self._leaving = False
+        self._close_code: int | None = None
+        """With which the server ended it."""
         self._client: ClientId | None = None
         """Whom receivers of `connected` were told of."""
         link.on_congested = self._congested
         link.on_drained = self._drained
         worker.clients.add(self)
+        worker.counts.opened[transport] += 1
 
     # ------------------------------------------------------------------ what comes in
 
@@ -117,13 +128,16 @@ class Connection:
         if self._gone:
             return
         now = time.monotonic()
+        counts = self.worker.counts
+        counts.frames_in += 1
+        counts.bytes_in += size_bytes(text) if isinstance(text, str) else len(text)
         self.heard_at = now
         self._pinged_at = None
         self._perform(self.session.receive(text if isinstance(text, str) else text.decode(), now, _time_ms()))
         if self.session.full:
             self._read_no_further()
 
-    def receive_binary(self) -> None:
+    def receive_binary(self, data: bytes) -> None:
         self._close(1003, "text frames only")
 
     def receive_too_large(self) -> None:
@@ -138,11 +152,15 @@ class Connection:
         """Returns when the next frame may be read; for shells that take frames out of a queue."""
         await self._readable.wait()
 
-    def gone(self) -> None:
-        """The connection has ended: everything that belongs to it is let go. Idempotent."""
+    def gone(self, code: int | None = None) -> None:
+        """The connection has ended: everything that belongs to it is let go. Idempotent.
+
+        `code` is that of the client's close frame, None where there was none.
+        """
         if self._gone:
             return
         self._gone = True
+        self._count_end(code)
         self.session.closed()
         self.worker.clients.discard(self)
         if self._client is not None:
@@ -155,6 +173,12 @@ class Connection:
         for task in self._tasks:
             task.cancel()
         self._readable.set()
+
+    def _count_end(self, code: int | None) -> None:
+        counts = self.worker.counts
+        counts.bytes_out += self.link.taken_bytes - self._taken[0]
+        by = "client" if self._close_code is None else "server"
+        counts.closed[self.transport, by, known_close_code(self._close_code or code)] += 1
 
     # ------------------------------------------------------------------ effects
 
@@ -186,6 +210,8 @@ class Connection:
     def _perform_one(self, effect: Effect) -> None:
         match effect:
             case session.Send(frame):
+                if frame["type"] == "error":
+                    self.worker.counts.errors[cast("str", frame["code"])] += 1
                 self.link.send(frame)
             case session.Publish():
                 self._publish(effect)
@@ -212,6 +238,7 @@ class Connection:
 
     def _close(self, code: int, reason: str) -> None:
         self.session.closed()
+        self._close_code = self._close_code or code
         self.link.close(code, reason)
         if self._paused:
             # Else nobody would notice the end of a connection that was read no further.
@@ -615,18 +642,29 @@ class Connection:
             self._perform(self.session.wake(now))
         heartbeat_s = settings.HEARTBEAT_MS / 1000
         if self.session.state is State.READY and now - self.link.sent_at >= heartbeat_s:
+            self.worker.counts.heartbeats += 1
             self.link.send({"type": "heartbeat"})
         if self._pinged_at is not None:
             if now - self._pinged_at > PING_ANSWER_S:
+                self._close_code = self._close_code or ABNORMAL
                 self.link.abort()
         elif now - self.heard_at >= 2 * heartbeat_s and self.link.ping():
+            self.worker.counts.pings += 1
             self._pinged_at = now
         waiting, taken = self.link.waiting_bytes, self.link.taken_bytes
         if not waiting or taken != self._taken[0]:
+            self.worker.counts.bytes_out += taken - self._taken[0]
             self._taken = (taken, now)
         elif now - self._taken[1] > 2 * heartbeat_s:
             # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
             self._close(4410, "slow")
+
+
+def known_close_code(code: int | None) -> int:
+    """The code, where the tables know it; a client may send any, and each one counted is a time series."""
+    if code is None or code == ABNORMAL:
+        return ABNORMAL
+    return code if code in CLOSES or 1000 <= code <= 1013 else OTHER_CODE
 
 
 def _nothing_more(rules: Rules) -> None:

@@ -34,6 +34,9 @@ class RealtimeConsumer(AsyncConsumer):
             return
         judged = handshake.check(scope["headers"], scope.get("subprotocols") or ())
         if isinstance(judged, handshake.Refused):
+            running_here = worker.current()
+            if running_here is not None:
+                running_here.counts.handshakes_refused[judged.status] += 1
             await _refuse(scope, send, judged)
             return
         running = worker.ensure()
@@ -41,6 +44,7 @@ class RealtimeConsumer(AsyncConsumer):
         socket = (scope.get("extensions") or {}).get(SOCKET)
         link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES) if socket is None else SocketLink(socket)
         connection = Connection(running, link)
+        code = None
         try:
             if socket is not None:
                 socket.on_text = connection.receive_text
@@ -51,22 +55,23 @@ class RealtimeConsumer(AsyncConsumer):
                 connection.open_with_cookie(judged.cookie)
             else:
                 connection.open(judged.token)
-            await _feed(connection, receive)
+            code = await _feed(connection, receive)
         finally:
-            connection.gone()
+            connection.gone(code)
             if isinstance(link, AsgiLink):
                 link.stop()
 
 
-async def _feed(connection: Connection, receive: Any) -> None:
-    """Gives the connection what comes through ASGI, until it is gone."""
+async def _feed(connection: Connection, receive: Any) -> int | None:
+    """Gives the connection what comes through ASGI, until it is gone; returns the close code, if there was one."""
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
-            return
+            code: int | None = message.get("code")
+            return code
         text = message.get("text")
         if text is None:
-            connection.receive_binary()
+            connection.receive_binary(message["bytes"])
         elif size_bytes(text) > settings.MAX_FRAME_BYTES:
             # Other servers have limits of their own, or none.
             connection.receive_too_large()

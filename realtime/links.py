@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from realtime.conf import settings
 from realtime.delivery.blocks import Encoding
 from realtime.protocol.codec import encode
+from realtime.protocol.deflate import WINDOWS
 from realtime.protocol.errors import close_reason, plain_close_code
-from realtime.protocol.websocket import text_frame
+from realtime.protocol.websocket import TEXT_FINAL, compressed_frame, text_frame
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +29,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class SharedSocket(Protocol):
     """What the server's extension offers; see realtime.server.protocol.Socket."""
 
+    window_bits: int
     on_text: Callable[[str], None] | None
-    on_binary: Callable[[], None] | None
+    on_binary: Callable[[bytes], None] | None
     on_heard: Callable[[], None] | None
     on_congested: Callable[[], None] | None
     on_drained: Callable[[], None] | None
@@ -48,10 +51,27 @@ class WebSocketEncoding:
 
     name = "websocket"
 
+    def frame(self, payload: bytes) -> bytes:
+        """One text frame around UTF-8."""
+        return text_frame(payload)
+
     def encode(self, frames: Sequence[str]) -> bytes:
         if len(frames) == 1:
-            return text_frame(frames[0].encode())
-        return b"".join([text_frame(frame.encode()) for frame in frames])
+            return self.frame(frames[0].encode())
+        return b"".join([self.frame(frame.encode()) for frame in frames])
+
+
+class DeflateEncoding(WebSocketEncoding):
+    """The same with larger frames compressed, each by itself, so that one serves all who agreed on this window."""
+
+    def __init__(self, window_bits: int) -> None:
+        self.name = f"deflate{window_bits}"
+        self._window_bits = window_bits
+
+    def frame(self, payload: bytes) -> bytes:
+        if len(payload) < settings.DEFLATE_MIN_BYTES:
+            return text_frame(payload)
+        return compressed_frame(TEXT_FINAL, payload, self._window_bits)
 
 
 class TextsEncoding:
@@ -64,6 +84,7 @@ class TextsEncoding:
 
 
 WEBSOCKET = WebSocketEncoding()
+DEFLATE = {bits: DeflateEncoding(bits) for bits in WINDOWS}
 TEXTS = TextsEncoding()
 
 
@@ -107,10 +128,12 @@ def _nothing() -> None:
 class SocketLink:
     """Writes to the socket itself."""
 
-    __slots__ = ("_held", "congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
+    __slots__ = ("_frame", "_held", "congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
 
     def __init__(self, socket: SharedSocket) -> None:
-        self.encoding: Encoding = WEBSOCKET
+        encoding = DEFLATE[socket.window_bits] if socket.window_bits else WEBSOCKET
+        self.encoding: Encoding = encoding
+        self._frame = encoding.frame
         self.socket = socket
         self._held: list[bytes] | None = None
         self.congested = False
@@ -128,7 +151,7 @@ class SocketLink:
         self.socket.write(payload)
 
     def send(self, frame: dict[str, object]) -> None:
-        self.write(text_frame(encode(frame).encode()))
+        self.write(self._frame(encode(frame).encode()))
 
     def hold(self) -> None:
         if self._held is None:

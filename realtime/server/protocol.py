@@ -20,6 +20,9 @@ from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from realtime.protocol import deflate
+from realtime.protocol.websocket import BINARY_FINAL, COMPRESSED, TEXT_FINAL, compressed_frame, data_frame
+
 logger = logging.getLogger(__name__)
 
 SOCKET = "seriatim.socket"
@@ -32,8 +35,8 @@ DENIAL = "websocket.http.response"
 OPEN = Autobahn.STATE_OPEN
 """Handshake done, no close frame sent."""
 
-TEXT_FINAL = 0x81
-"""First byte of a text message in one frame, without extensions (RFC 6455 §5.2)."""
+TEXT_COMPRESSED = TEXT_FINAL | COMPRESSED
+"""First byte of a text message in one frame, compressed (RFC 7692 §6)."""
 
 MASKED = 0x80
 """Bit of the second byte, which every client has to set; the other seven are the size, or how the size follows."""
@@ -52,8 +55,8 @@ PLAIN_BYTES_MOST = 8192
 class Socket:
     """One open WebSocket, as the platform sees it. Every method runs on the loop's thread and returns at once.
 
-    `on_text` gets each text message, `on_binary` is called for a binary one, `on_heard` at every
-    ping or pong, `on_congested` when more than the mark waits in the buffer, `on_drained` when nothing waits any more.
+    `on_text` gets each text message, `on_binary` each binary one, `on_heard` is called at every ping or pong,
+    `on_congested` when more than the mark waits in the buffer, `on_drained` when nothing waits any more.
     None of them is ever called from inside `write`.
     """
 
@@ -67,16 +70,19 @@ class Socket:
         "on_drained",
         "on_heard",
         "on_text",
+        "window_bits",
     )
 
-    def __init__(self, protocol: SeriatimProtocol) -> None:
+    def __init__(self, protocol: SeriatimProtocol, window_bits: int = 0) -> None:
         self._protocol = protocol
+        self.window_bits = window_bits
+        """Of compressed frames, with which the client has to be able to unpack them; 0: it wants none."""
         self._transport = protocol.transport
         self._send: Callable[[bytes], int] | None = None
         """The system's call, where the transport is plain TCP; TLS goes through the transport."""
         self._written = 0
         self.on_text: Callable[[str], None] | None = None
-        self.on_binary: Callable[[], None] | None = None
+        self.on_binary: Callable[[bytes], None] | None = None
         self.on_heard: Callable[[], None] | None = None
         self.on_congested: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
@@ -139,10 +145,15 @@ class Socket:
         self._protocol.dropConnection(abort=True)
 
     def pause_reading(self) -> None:
-        """Takes no more frames in until `resume_reading`; TCP holds the sender."""
+        """Takes no more frames in until `resume_reading`, not even of what has come; TCP holds the sender."""
+        self._protocol.reading = False
         self._protocol.transport.pauseProducing()
 
     def resume_reading(self) -> None:
+        if not self._protocol.reading:
+            self._protocol.reading = True
+            # Not from inside here: the caller may have been called by the parser.
+            asyncio.get_running_loop().call_soon(self._protocol.read_on)
         self._protocol.transport.resumeProducing()
 
     # ------------------------------------------------------------------ IPushProducer: Twisted about its buffer
@@ -159,18 +170,51 @@ class Socket:
         """The connection is gone; `websocket.disconnect` tells it."""
 
 
+class _Packed:
+    """Where Autobahn expects a decompressor: lets messages through as they are, and `onMessage` unpacks them whole.
+
+    So the bound on what came is Autobahn's, the one on what comes out of it `deflate.unpack`'s, and nothing is kept for
+    a connection between two messages.
+    """
+
+    EXTENSION_NAME = deflate.NAME
+
+    def start_decompress_message(self) -> None: ...
+
+    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+        return data
+
+    def end_decompress_message(self) -> None: ...
+
+
+PACKED = _Packed()
+
+
 class SeriatimProtocol(DaphneProtocol):
-    """Daphne's protocol with a `Socket`, refusals, close codes and no time limit of a day."""
+    """Daphne's protocol with a `Socket`, permessage-deflate, refusals, close codes and no time limit of a day."""
 
     data: bytes
     """Autobahn's: what came and was not parsed yet."""
 
     socket: Socket | None = None
+    reading = True
+    """False while the application takes no more: what came then stays in `data`."""
+    _agreed: deflate.Agreement | None = None
 
     # ------------------------------------------------------------------ Autobahn's events
 
+    def succeedHandshake(self, res: Any) -> None:
+        """The extensions are settled here already: Autobahn would fail the handshake over an offer that is malformed,
+        and would make a decompressor for one that is not."""
+        self.websocket_extensions: list[object] = []
+        if self._agreed is not None:
+            res = (res, {"Sec-WebSocket-Extensions": self._agreed.header})
+        super().succeedHandshake(res)
+
     def onOpen(self) -> None:
         super().onOpen()
+        if self._agreed is not None:
+            self._perMessageCompress = PACKED
         if self.socket is not None:
             self.socket.opened()
 
@@ -180,19 +224,32 @@ class SeriatimProtocol(DaphneProtocol):
         Between two messages `self.data` holds what nobody has parsed yet, so that either can go on from there.
         """
         socket = self.socket
-        if socket is not None and self.state == OPEN and not (self.current_frame or self.inside_message):
-            if self.data:
-                data, self.data = self.data + data, b""
-            data = self._take_texts(socket, data)
-        if data:
+        try:
+            if socket is not None and self.state == OPEN and not (self.current_frame or self.inside_message):
+                if self.data:
+                    data, self.data = self.data + data, b""
+                data = self._take_texts(socket, data)
+                if not data:
+                    return
             super().dataReceived(data)
+        except Exception:
+            # Passed on, it would end the connection without a word, and Twisted would tell nobody.
+            logger.exception("What a client sent could not be handled.")
+            self.fault()
 
     def _take_texts(self, socket: Socket, data: bytes) -> bytes:
         """Hands over the plain text messages that `data` begins with, keeps one that is not complete yet, and returns
         what has to be Autobahn's: other frames, and whatever it has to object to."""
         at, end = 0, len(data)
         most = min(PLAIN_BYTES_MOST, self.maxMessagePayloadSize or PLAIN_BYTES_MOST)
-        while at + PLAIN_HEAD_BYTES <= end and data[at] == TEXT_FINAL and self.state == OPEN:
+        packed = TEXT_COMPRESSED if socket.window_bits else TEXT_FINAL
+        while at + PLAIN_HEAD_BYTES <= end and self.state == OPEN:
+            first = data[at]
+            if first != TEXT_FINAL and first != packed:
+                break
+            if not self.reading:
+                self.data = data[at:]
+                return b""
             size, start = data[at + 1] - MASKED, at + 2
             if size > TWO_MORE_BYTES:
                 # The size is in the next eight: a long message. Read on, its head could pass for a short one.
@@ -210,23 +267,68 @@ class SeriatimProtocol(DaphneProtocol):
             mask = data[start : start + 4] * (size // 4 + 1)
             masked = int.from_bytes(data[start + 4 : stop], "little")
             unmasked = masked ^ int.from_bytes(mask[:size], "little")
+            payload = unmasked.to_bytes(size, "little")
             try:
-                text = unmasked.to_bytes(size, "little").decode()
-            except UnicodeDecodeError:
+                text = (payload if first == TEXT_FINAL else self._unpack(payload)).decode()
+            except ValueError:
                 break
             at = stop
             socket.on_text(text)
         return data[at:]
 
+    def processData(self) -> bool:
+        """Autobahn's next step through `data`."""
+        return self.reading and bool(super().processData())
+
+    def read_on(self) -> None:
+        """What came while the application took no more is parsed now."""
+        if self.reading and self.state != Autobahn.STATE_CLOSED:
+            self.dataReceived(b"")
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)
+        self._message = bytearray()
+        if self._isMessageCompressed:
+            # What is checked piece by piece is not text yet.
+            self.utf8validateIncomingCurrentMessage = False
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Gathered in one buffer, that of the limit: Autobahn keeps a list, whose length nothing bounds when a client
+        sends a message in pieces of nothing."""
+        if not self.failedByMe:
+            self._message += payload
+
+    def onMessageFrameEnd(self) -> None:
+        """Nothing is gathered by frame."""
+
+    def onMessageEnd(self) -> None:
+        message, self._message = self._message, bytearray()
+        if not self.failedByMe:
+            self.onMessage(bytes(message), self.message_is_binary)
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._isMessageCompressed:
+            try:
+                payload = self._unpack(payload)
+                if not isBinary:
+                    payload.decode()
+            except deflate.TooLarge as error:
+                self._fail_connection(1009, f"a message unpacks to {error}")
+                return
+            except ValueError as error:
+                self._fail_connection(1007, f"a compressed message is malformed: {error}")
+                return
         socket = self.socket
         if socket is None or socket.on_text is None:
             super().onMessage(payload, isBinary)
         elif isBinary:
             if socket.on_binary is not None:
-                socket.on_binary()
+                socket.on_binary(payload)
         else:
             socket.on_text(payload.decode())
+
+    def _unpack(self, payload: bytes) -> bytes:
+        return deflate.unpack(payload, self.maxMessagePayloadSize)
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Autobahn reads the Origin before the application does, and calls one that it cannot read malformed."""
@@ -256,7 +358,9 @@ class SeriatimProtocol(DaphneProtocol):
 
     def extensions(self) -> dict[str, object]:
         """What this protocol offers the application in its scope."""
-        self.socket = Socket(self)
+        if self.server.deflate_min_bytes:
+            self._agreed = deflate.agree(self.http_headers.get("sec-websocket-extensions", ""))
+        self.socket = Socket(self, self._agreed.window_bits if self._agreed is not None else 0)
         return {SOCKET: self.socket, DENIAL: {}}
 
     def handle_reply(self, message: dict[str, Any]) -> None:
@@ -273,11 +377,31 @@ class SeriatimProtocol(DaphneProtocol):
             if self.state == Autobahn.STATE_CONNECTING:
                 raise ValueError("The socket has not been accepted yet, so nothing can be sent over it.")
         elif kind == "websocket.send":
-            # Daphne drops empty messages.
+            # Daphne drops empty messages, and Autobahn refuses those that are larger than what clients may send.
             text = message.get("text")
-            self.sendMessage(message["bytes"] if text is None else text.encode(), isBinary=text is None)
+            first, payload = (BINARY_FINAL, message["bytes"]) if text is None else (TEXT_FINAL, text.encode())
+            socket = self.socket
+            assert socket is not None
+            if socket.window_bits and len(payload) >= self.server.deflate_min_bytes:
+                socket.write(compressed_frame(first, payload, socket.window_bits))
+            else:
+                socket.write(data_frame(first, payload))
         else:
             super().handle_reply(message)
+
+    def handle_exception(self, exception: Exception) -> None:
+        """The application raised."""
+        if self.state == OPEN:
+            self.fault()
+        else:
+            super().handle_exception(exception)
+
+    def fault(self) -> None:
+        """Ends the connection for a reason that lies here."""
+        if self.state == OPEN:
+            self.sendCloseFrame(code=1011, reasonUtf8=b"server fault")
+        else:
+            self.dropConnection(abort=True)
 
     def _deny(self, start: dict[str, Any], body: bytes) -> None:
         """Answers the handshake with an HTTP response and ends the connection."""

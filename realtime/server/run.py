@@ -54,6 +54,7 @@ class SeriatimServer(Server):
         self._on_ready = on_ready
         self.listen_failed = False
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
+        self.deflate_min_bytes = settings.DEFLATE_MIN_BYTES
         super().__init__(
             application,
             endpoints=[endpoint],

@@ -48,7 +48,7 @@ class Opened:
         self.transport.registerProducer(self.socket, True)
         self.seen: list[str] = []
         self.socket.on_text = self.seen.append
-        self.socket.on_binary = lambda: self.seen.append("<binary>")
+        self.socket.on_binary = lambda data: self.seen.append("<binary>")
 
     def feed(self, stream: bytes, cuts: list[int] | None = None) -> Opened:
         ends = sorted({cut % (len(stream) + 1) for cut in cuts or []} | {len(stream)})
