@@ -3,9 +3,11 @@
 Theory of operation
 -------------------
 A followed channel has an `Ordering`: the serial that was passed on here last, and what is held behind a hole. A
-subscriber is a position. Those whose position is the channel's stand in a *level set*, one per encoding; a message
-costs them two comparisons and one write of a payload that was encoded once. Everybody else is *behind* and reads the
-log from his position through a shared cache of blocks, until he is level again. Whatever goes wrong (an announcement
+subscriber is a position. Those whose position is the channel's stand in *level sets*, keyed by encoding; a message
+costs them two comparisons and one write of a payload that was encoded once. A set holds a thousand at most and has a
+position of its own: sets that a turn of the loop has no time for are served in the next, together with what came
+meanwhile. Everybody else is *behind* and reads the log from his position through a shared cache of blocks, until he is
+level again. Whatever goes wrong (an announcement
 lost, a hole that stays, a window that fills, a socket that takes nothing, a worker that was away) ends in the same
 thing: a position that is behind. There is no second path.
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -152,13 +154,16 @@ class HubSettings:
     window_bytes: int = 1 << 20
     block_messages: int = 64
     cache_bytes: int = 32 << 20
+    writes_a_turn: int = 1024
+    """Writes to level subscribers in one turn of the loop, some milliseconds' worth, so that acks, accepts and
+    heartbeats get theirs; also how many stand in one level set."""
 
 
 class Mode(Enum):
     JOINING = "joining"
     """Its attach is being answered."""
     LEVEL = "level"
-    """In a level set: its position is the channel's."""
+    """In a level set, whose position is its own."""
     BEHIND = "behind"
     """Reading on: scheduled, or waiting for a read."""
     WAITING = "waiting"
@@ -195,6 +200,7 @@ class Subscriber:
         "byte_limit",
         "cursor",
         "followed",
+        "level",
         "limit",
         "mode",
         "on_end",
@@ -213,6 +219,8 @@ class Subscriber:
         self.on_end = on_end
         """Called when the hub ends the attachment by itself, with an error code."""
         self.mode = Mode.JOINING
+        self.level: Level | None = None
+        """The set it stands in while its mode is LEVEL."""
         self.position = 0
         self.window = Window(0, 0, 0)
         self.limit = 0
@@ -249,6 +257,21 @@ Answer = Attached | ProtocolError | None
 """What comes of an attach; None: the database is away."""
 
 
+class Level:
+    """Subscribers of one channel and encoding who have been sent the same: everything through `position`."""
+
+    __slots__ = ("bytes_sent", "encoding", "members", "position", "queued")
+
+    def __init__(self, encoding: Encoding, position: int, bytes_sent: int) -> None:
+        self.encoding = encoding
+        self.position = position
+        self.bytes_sent = bytes_sent
+        """`Followed.bytes_sent` as it was at the position."""
+        self.members: dict[Subscriber, None] = {}
+        self.queued = False
+        """Late: its turn comes."""
+
+
 class Followed:
     """One channel with followers on this worker."""
 
@@ -277,7 +300,7 @@ class Followed:
         self.order: Ordering | None = None
         self.bounds = Bounds(None, 1, 0)
         self.bounds_at = float("-inf")
-        self.levels: dict[Encoding, dict[Subscriber, None]] = {}
+        self.levels: dict[Encoding, list[Level]] = {}
         self.subscribers: set[Subscriber] = set()
         self.ahead: set[Subscriber] = set()
         self.bytes_sent = 0
@@ -297,6 +320,24 @@ class Followed:
         self.ledger = array("I")
         self.ledger_first = position + 1
 
+    def record(self, sizes: array[int]) -> None:
+        """Frames of these sizes are passed on now."""
+        self.bytes_sent += sum(sizes)
+        self.ledger.extend(sizes)
+        if len(self.ledger) > 2 * LEDGER_MESSAGES:
+            cut = len(self.ledger) - LEDGER_MESSAGES
+            del self.ledger[:cut]
+            self.ledger_first += cut
+
+    def level_at(self, position: int, encoding: Encoding, most: int) -> Level:
+        """A set at the channel's position with room for one more."""
+        levels = self.levels.setdefault(encoding, [])
+        for level in levels:
+            if level.position == position and len(level.members) < most:
+                return level
+        levels.append(Level(encoding, position, self.bytes_sent))
+        return levels[-1]
+
 
 class Hub:
     """Order, holes, fan-out and catching up for one worker. Every method runs on the loop's thread."""
@@ -314,7 +355,21 @@ class Hub:
         self._loading: dict[tuple[object, int], list[Subscriber]] = {}
         self._ready: deque[Subscriber] = deque()
         self._running = False
-        self.counts = {"delivered": 0, "payloads": 0, "holes": 0, "healed": 0, "duplicates": 0, "blocks_read": 0}
+        self._sweeping = False
+        self._late: deque[tuple[Followed, Level]] = deque()
+        """Level sets whose turn comes, oldest first."""
+        self._writes = 0
+        """Writes to level subscribers in this turn of the loop."""
+        self._counting = False
+        self.counts = {
+            "delivered": 0,
+            "payloads": 0,
+            "holes": 0,
+            "healed": 0,
+            "duplicates": 0,
+            "blocks_read": 0,
+            "late": 0,
+        }
         """Totals since start, for metrics and for tests that must know that a fault really hit."""
 
     # ------------------------------------------------------------------ attachments
@@ -367,7 +422,8 @@ class Hub:
             self._note(subscriber, serial)
             if subscriber.mode is Mode.LEVEL:
                 subscriber.limit = window.limit
-                subscriber.byte_limit = subscriber.followed.bytes_sent + window.room_bytes
+                assert subscriber.level is not None
+                subscriber.byte_limit = subscriber.level.bytes_sent + window.room_bytes
             elif subscriber.mode is Mode.WAITING:
                 subscriber.mode = Mode.BEHIND
                 self._schedule(subscriber)
@@ -435,11 +491,18 @@ class Hub:
         followed.order.hear_of(head)
         self._mind_hole(followed, grace_s)
 
-    def sweep(self) -> None:
-        """Compares every followed channel with the log; what is unreached a grace later is read from it."""
+    def sweep(self, among: Callable[[ChannelName], bool] | None = None) -> bool:
+        """Compares every followed channel, or those `among` is true of, with the log; what is unreached a grace later
+        is read from it. False, and nothing else, while the sweep before waits for the database."""
+        if self._sweeping:
+            return False
         names = [name for name, followed in self._channels.items() if followed.order is not None]
+        if among is not None:
+            names = [name for name in names if among(name)]
         if names:
+            self._sweeping = True
             self._reader.states(names, self._swept)
+        return True
 
     # ------------------------------------------------------------------ following
 
@@ -705,6 +768,7 @@ class Hub:
             self._schedule(subscriber)
 
     def _swept(self, states: dict[ChannelName, LogState] | None) -> None:
+        self._sweeping = False
         for name, state in (states or {}).items():
             followed = self._channels.get(name)
             if followed is None or followed.order is None:
@@ -745,7 +809,7 @@ class Hub:
 
     def _jump(self, followed: Followed, order: Ordering) -> None:
         """Reads what is missing: everybody who is level falls behind and reads on from the log."""
-        fallen = [subscriber for level in followed.levels.values() for subscriber in level]
+        fallen = [subscriber for levels in followed.levels.values() for level in levels for subscriber in level.members]
         for subscriber in fallen:
             self._leave_level(subscriber)
             subscriber.mode = Mode.BEHIND
@@ -759,43 +823,112 @@ class Hub:
     # ------------------------------------------------------------------ delivery
 
     def _deliver(self, followed: Followed, frames: Iterable[str]) -> None:
-        """Gives frames, next in order, to all who are level."""
+        """Gives frames, next in order, to all who are level: to some now, to others in the next turns of the loop."""
         order = followed.order
         assert order is not None
         frames = list(frames)
-        last = order.position
-        first = last - len(frames) + 1
+        first = order.position - len(frames) + 1
         sizes = array("I", [size_bytes(frame) for frame in frames])
-        before_last = followed.bytes_sent + sum(sizes[:-1])
-        followed.bytes_sent = before_last + sizes[-1]
+        followed.record(sizes)
         self._blocks.add(followed.log_key, first, frames)
-        parts = _parts(frames, sizes)
-        fallen: list[Subscriber] = []
-        for encoding, level in followed.levels.items():
-            if not level:
-                continue
-            takers: list[Subscriber] = []
-            for subscriber in level:
-                roomy = last <= subscriber.limit and before_last < subscriber.byte_limit
-                (takers if roomy else fallen).append(subscriber)
-            for part in parts:
-                payload = encoding.encode(part)
-                self.counts["payloads"] += len(takers)
-                for subscriber in takers:
-                    subscriber.sink.write(payload)
         self.counts["delivered"] += len(frames)
-        # Those whose window had no room for all of this take what fits from the block just kept.
+        parts = _parts(frames, sizes)
+        for levels in list(followed.levels.values()):
+            payloads: list[object] = []
+            for level in list(levels):
+                if self._late or self._writes >= self._settings.writes_a_turn or level.position != first - 1:
+                    self._queue_level(followed, level)
+                    continue
+                payloads = payloads or [level.encoding.encode(part) for part in parts]
+                self._write_level(followed, level, payloads, sizes)
+        self._release_ahead(followed)
+
+    def _write_level(self, followed: Followed, level: Level, payloads: Sequence[object], sizes: array[int]) -> None:
+        """Writes the frames that follow the set's position to all whose window has room for them."""
+        last = level.position + len(sizes)
+        bytes_sent = level.bytes_sent + sum(sizes)
+        before_last = bytes_sent - sizes[-1]
+        takers: list[Sink] = []
+        fallen: list[Subscriber] = []
+        for subscriber in level.members:
+            if last <= subscriber.limit and before_last < subscriber.byte_limit:
+                takers.append(subscriber.sink)
+            else:
+                fallen.append(subscriber)
+        for payload in payloads:
+            level.encoding.write_all(takers, payload)
+        self.counts["payloads"] += len(payloads) * len(takers)
+        self._writes += len(payloads) * len(takers)
+        if not self._counting:
+            self._counting = True
+            self._loop.call_soon(self._next_turn)
+        # Those whose window had no room for all of this take what fits from the block that has it.
         for subscriber in fallen:
-            self._leave_level(subscriber, first - 1)
+            self._leave_level(subscriber)
             subscriber.mode = Mode.BEHIND
-        followed.ledger.extend(sizes)
-        if len(followed.ledger) > 2 * LEDGER_MESSAGES:
-            cut = len(followed.ledger) - LEDGER_MESSAGES
-            del followed.ledger[:cut]
-            followed.ledger_first += cut
+        level.position = last
+        level.bytes_sent = bytes_sent
         for subscriber in fallen:
             self._step(subscriber)
-        self._release_ahead(followed)
+
+    def _queue_level(self, followed: Followed, level: Level) -> None:
+        if not level.queued:
+            level.queued = True
+            self._late.append((followed, level))
+            if not self._counting:
+                self._counting = True
+                self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        """A new turn of the loop: level sets that are late come first."""
+        self._writes = 0
+        while self._late and self._writes < self._settings.writes_a_turn:
+            followed, level = self._late.popleft()
+            level.queued = False
+            self._catch_up(followed, level)
+        if self._late or self._writes:
+            self._loop.call_soon(self._next_turn)
+        else:
+            self._counting = False
+
+    def _catch_up(self, followed: Followed, level: Level) -> None:
+        """Gives a level set that is late what came meanwhile, as much as one write takes."""
+        order = followed.order
+        if not level.members or order is None or level.position == order.position:
+            return
+        position = level.position
+        block = self._blocks.find(followed.log_key, position + 1)
+        if block is None or order.position - position > LEDGER_MESSAGES // 2:
+            # So late that the frames are in memory no more: each reads on from the log for himself.
+            for subscriber in list(level.members):
+                self._leave_level(subscriber)
+                subscriber.mode = Mode.BEHIND
+                self._schedule(subscriber)
+            return
+        self.counts["late"] += 1
+        start = position + 1 - block.first
+        count = min(len(block.sizes) - start, order.position - position)
+        end = start + _fit(block.sizes, start, count, WRITE_BYTES_MOST)
+        self._write_level(followed, level, [block.payload(level.encoding, start, end)], block.sizes[start:end])
+        if level.position != order.position:
+            self._queue_level(followed, level)
+        else:
+            self._unite(followed, level)
+
+    def _unite(self, followed: Followed, level: Level) -> None:
+        """Moves the members of a small level set to another at the same position: one set costs less than two."""
+        most = self._settings.writes_a_turn
+        if len(level.members) > most // 2:
+            return
+        for other in followed.levels.get(level.encoding, ()):
+            fits = len(other.members) + len(level.members) <= most
+            if other is not level and other.position == level.position and fits and not other.queued:
+                for subscriber in level.members:
+                    subscriber.level = other
+                    other.members[subscriber] = None
+                level.members.clear()
+                followed.levels[level.encoding].remove(level)
+                return
 
     def _release_ahead(self, followed: Followed) -> None:
         if followed.ahead and followed.order is not None:
@@ -805,28 +938,32 @@ class Hub:
                 subscriber.mode = Mode.BEHIND
                 self._step(subscriber)
 
-    def _settle(self, subscriber: Subscriber, position: int | None = None) -> None:
-        """Brings the window of a level subscriber up to the channel's position (or to `position`, just before it)."""
-        followed = subscriber.followed
-        order = followed.order
-        assert order is not None
-        through = order.position if position is None else position
+    def _settle(self, subscriber: Subscriber) -> None:
+        """Brings the window of a level subscriber up to the position of its set."""
+        followed, level = subscriber.followed, subscriber.level
+        assert level is not None
         window = subscriber.window
         start = window.sent + 1 - followed.ledger_first
-        window.sent_through(through, followed.ledger[max(start, 0) : through + 1 - followed.ledger_first])
-        subscriber.position = through
+        window.sent_through(level.position, followed.ledger[max(start, 0) : level.position + 1 - followed.ledger_first])
+        subscriber.position = level.position
 
-    def _leave_level(self, subscriber: Subscriber, position: int | None = None) -> None:
-        if subscriber.mode is Mode.LEVEL:
-            self._settle(subscriber, position)
-            subscriber.followed.levels[subscriber.sink.encoding].pop(subscriber, None)
+    def _leave_level(self, subscriber: Subscriber) -> None:
+        level = subscriber.level
+        if level is not None:
+            self._settle(subscriber)
+            subscriber.level = None
             subscriber.mode = Mode.WAITING
+            del level.members[subscriber]
+            if not level.members:
+                subscriber.followed.levels[level.encoding].remove(level)
 
     def _enter_level(self, subscriber: Subscriber) -> None:
-        window = subscriber.window
+        followed, window = subscriber.followed, subscriber.window
+        level = followed.level_at(subscriber.position, subscriber.sink.encoding, self._settings.writes_a_turn)
         subscriber.limit = window.limit
-        subscriber.byte_limit = subscriber.followed.bytes_sent + window.room_bytes if window.size else UNBOUNDED
-        subscriber.followed.levels.setdefault(subscriber.sink.encoding, {})[subscriber] = None
+        subscriber.byte_limit = level.bytes_sent + window.room_bytes if window.size else UNBOUNDED
+        subscriber.level = level
+        level.members[subscriber] = None
         subscriber.mode = Mode.LEVEL
 
     # ------------------------------------------------------------------ catching up
@@ -889,24 +1026,14 @@ class Hub:
             self._load(followed, position + 1, subscriber)
             return
         start = position + 1 - block.first
-        end = start + self._fit(subscriber.window, block.sizes, start, order.position - position)
+        window = subscriber.window
+        count = min(len(block.sizes) - start, order.position - position, window.limit - window.sent)
+        end = start + _fit(block.sizes, start, count, min(window.room_bytes, WRITE_BYTES_MOST))
         subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end))
         subscriber.position = position + end - start
         subscriber.window.sent_through(subscriber.position, block.sizes[start:end])
         self.counts["payloads"] += 1
         self._schedule(subscriber)
-
-    @staticmethod
-    def _fit(window: Window, sizes: array[int], start: int, most: int) -> int:
-        """How many frames from `start` on may go out in one write: at least one, since the window is open."""
-        count = min(len(sizes) - start, most, window.limit - window.sent)
-        room = min(window.room_bytes, WRITE_BYTES_MOST)
-        if sum(sizes[start : start + count]) > room:
-            for taken in range(count):
-                room -= sizes[start + taken]
-                if room <= 0:
-                    return taken + 1
-        return count
 
     def _send_snapshot(self, subscriber: Subscriber) -> None:
         snapshot = subscriber.snapshot
@@ -1001,6 +1128,16 @@ class Hub:
         while end < len(rows) and rows[end][0] == rows[end - 1][0] + 1:
             end += 1
         return rows[start:end]
+
+
+def _fit(sizes: array[int], start: int, count: int, room: int) -> int:
+    """How many of `count` frames from `start` on go out in one write that is full at `room` bytes: at least one."""
+    if sum(sizes[start : start + count]) > room:
+        for taken in range(count):
+            room -= sizes[start + taken]
+            if room <= 0:
+                return taken + 1
+    return count
 
 
 def _parts(frames: list[str], sizes: array[int]) -> list[list[str]]:

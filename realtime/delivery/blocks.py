@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 PAYLOADS_MOST = 4
 """Encoded slices kept per block: readers that start together stay together, so few slices serve nearly all."""
@@ -26,6 +26,10 @@ class Encoding(Protocol):
 
     def encode(self, frames: Sequence[str]) -> object:
         """The frames, joined for one write."""
+        ...
+
+    def write_all(self, sinks: Sequence[Any], payload: Any) -> None:
+        """Writes what `encode` made to every sink: the innermost loop of a broadcast."""
         ...
 
 

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from realtime.protocol import deflate
 from realtime.protocol.websocket import BINARY_FINAL, COMPRESSED, TEXT_FINAL, compressed_frame, data_frame
+from realtime.server.interpreter import interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Socket:
     """
 
     __slots__ = (
+        "_number",
         "_protocol",
         "_send",
         "_transport",
@@ -80,6 +82,8 @@ class Socket:
         self._transport = protocol.transport
         self._send: Callable[[bytes], int] | None = None
         """The system's call, where the transport is plain TCP; TLS goes through the transport."""
+        self._number = -1
+        """The socket's descriptor."""
         self._written = 0
         self.on_text: Callable[[str], None] | None = None
         self.on_binary: Callable[[bytes], None] | None = None
@@ -92,10 +96,15 @@ class Socket:
         transport = self._transport
         if ITCPTransport.providedBy(transport) and hasattr(transport, "_tempDataBuffer"):
             self._send = transport.socket.send
+            self._number = transport.socket.fileno()
         transport.bufferSize = self._protocol.factory.server_class.buffer_high_bytes
         # Twisted's HTTP channel is still registered from before the upgrade, and would be kept alive by it.
         transport.unregisterProducer()
         transport.registerProducer(self, True)
+
+    def lost(self) -> None:
+        """The connection is gone, and its descriptor may soon be another's."""
+        self._send = None
 
     def write(self, data: bytes) -> None:
         """Writes ready WebSocket frames. Straight to the kernel when nothing waits before them, which costs a sixth of
@@ -107,7 +116,7 @@ class Socket:
         send = self._send
         if send is not None and not (transport.dataBuffer or transport._tempDataBuffer):
             try:
-                taken = send(data)
+                taken = send(data) if not interpreter.kept else interpreter.send(self._number, data)
             except OSError:
                 # A full buffer, or an error that is left to the transport: it meets the same one in its turn, and
                 # cleans up.
@@ -116,6 +125,10 @@ class Socket:
                 return
             data = data[taken:]
         transport.write(data)
+
+    def contended(self) -> None:
+        """Writes are slow because another thread takes the interpreter in between: from now on it is kept."""
+        interpreter.keep()
 
     @property
     def buffered_bytes(self) -> int:
@@ -352,6 +365,7 @@ class SeriatimProtocol(DaphneProtocol):
         super().connectionLost(reason)
         socket, self.socket = self.socket, None
         if socket is not None:
+            socket.lost()
             socket.on_text = socket.on_binary = socket.on_heard = socket.on_congested = socket.on_drained = None
 
     # ------------------------------------------------------------------ Daphne's side

@@ -50,7 +50,7 @@ def sweep_off() -> None:
     from realtime.hub import Hub
 
     _lose_announcements(1.0)
-    Hub.sweep = lambda self: None  # type: ignore[method-assign]
+    Hub.sweep = lambda self, among=None: True  # type: ignore[method-assign]
 
 
 @mutant
@@ -78,6 +78,8 @@ def jump_without_reading() -> None:
     def jump(self: Hub, followed: Any, order: Any) -> None:
         order.jump()
         followed.restart_ledger(order.position)
+        for level in (level for levels in followed.levels.values() for level in levels):
+            level.position = order.position
 
     Hub._jump = jump  # type: ignore[method-assign]
 
@@ -109,8 +111,8 @@ def announced_twice() -> None:
         frames = list(frames)
         deliver(self, followed, frames)
         if dice.random() < 0.05:
-            for encoding, level in followed.levels.items():
-                for subscriber in level:
+            for encoding, levels in followed.levels.items():
+                for subscriber in (subscriber for level in levels for subscriber in level.members):
                     subscriber.sink.write(encoding.encode(frames))
 
     Hub._deliver = deliver_twice  # type: ignore[method-assign]

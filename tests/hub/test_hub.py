@@ -233,3 +233,32 @@ def test_slow_subscribers_cost_no_memory_per_message() -> None:
     assert len(followed.ledger) <= 8192
     world.settle(seconds=40)
     assert client.position == 2000
+
+
+def test_a_sweep_waits_for_the_one_before() -> None:
+    world = World()
+    world.publish()
+    world.client()
+    world.loop.advance(1)
+    reads = world.reader.reads
+    assert world.hub.sweep()
+    assert not world.hub.sweep() and not world.hub.sweep(lambda channel: True)
+    world.loop.advance(1)
+    assert world.reader.reads == reads + 1
+    world.reader.away = True
+    assert world.hub.sweep()
+    world.loop.advance(1)
+    assert world.hub.sweep(), "a read that failed is over"
+
+
+def test_a_sweep_may_be_for_some_channels_only() -> None:
+    world = World()
+    client = world.client()
+    world.loop.advance(1)
+    world.publish()  # lost
+    world.hub.sweep(lambda channel: channel != CHANNEL)
+    world.loop.advance(1)
+    assert not client.got
+    world.hub.sweep(lambda channel: channel == CHANNEL)
+    world.loop.advance(1)
+    assert [serial for _, serial in client.got] == [1]

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.window import Window
-from realtime.hub import Hub
+from realtime.hub import Followed, Hub, Level
 from realtime.protocol import positions
 from realtime.protocol.names import Epoch, Serial
 from tests.hub.world import Client, World
@@ -29,11 +29,15 @@ HITS: Counter[str] = Counter()
 class HubMachine(RuleBasedStateMachine):
     world: World
 
-    @initialize(before=st.integers(0, 20))
-    def begin(self, before: int) -> None:
-        self.world = World()
+    @initialize(
+        before=st.integers(0, 20), writes_a_turn=st.sampled_from([1, 2, 1024]), followers=st.sampled_from([0, 3])
+    )
+    def begin(self, before: int, writes_a_turn: int, followers: int) -> None:
+        self.world = World(writes_a_turn=writes_a_turn)
         if before:
             self.world.log.commit(before)
+        for _ in range(followers):
+            self.world.client(0, positions.Head())
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -178,7 +182,9 @@ class HubMachine(RuleBasedStateMachine):
                 assert client.position == self.world.log.head, (client.position, self.world.log.head)
                 if self.world.log.epoch is not None:
                     assert client.epoch == self.world.log.epoch
-        HITS.update({key: self.world.hub.counts[key] for key in ("holes", "healed", "duplicates", "blocks_read")})
+        HITS.update(
+            {key: self.world.hub.counts[key] for key in ("holes", "healed", "duplicates", "blocks_read", "late")}
+        )
         HITS["runs"] += 1
 
     def a_client(self, data: st.DataObject) -> Client:
@@ -207,12 +213,20 @@ RUN = settings(
 
 def test_attach_and_backfill_and_live_are_the_log() -> None:
     HITS.clear()
-    run_state_machine_as_test(HubMachine, settings=RUN)
-    print(dict(HITS))
-    for fault in ("announcement lose", "announcement twice", "announcement last first", "stalled", "pruned"):
-        assert HITS[fault] >= 20, (fault, HITS)
-    for fault in ("database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"):
-        assert HITS[fault] >= 20, (fault, HITS)
+    for _ in range(4):
+        run_state_machine_as_test(HubMachine, settings=RUN)
+        print(dict(HITS))
+        # What is rare may be missing from one run by chance, not from four.
+        if not rare():
+            return
+    assert not rare()
+
+
+def rare() -> list[tuple[str, int]]:
+    """Faults that hardly happened, and how often they did."""
+    faults = ["announcement lose", "announcement twice", "announcement last first", "stalled", "pruned", "late"]
+    faults += ["database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"]
+    return [(fault, HITS[fault]) for fault in faults if HITS[fault] < 20]
 
 
 # -- mutants: each must be caught -------------------------------------------------------------------------------------
@@ -275,7 +289,13 @@ def _epoch_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _jump_without_falling_behind(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hub, "_jump", lambda self, followed, order: order.jump())
+    def jump(self: Hub, followed: Any, order: Any) -> None:
+        order.jump()
+        followed.restart_ledger(order.position)
+        for level in (level for levels in followed.levels.values() for level in levels):
+            level.position = order.position
+
+    patch.setattr(Hub, "_jump", jump)
 
 
 def _level_though_behind(patch: pytest.MonkeyPatch) -> None:
@@ -289,6 +309,30 @@ def _drained_unheard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "drained", lambda self, subscriber: None)
 
 
+def _late_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "_queue_level", lambda self, followed, level: None)
+
+
+def _late_given_up(patch: pytest.MonkeyPatch) -> None:
+    def catch_up(self: Hub, followed: Any, level: Any) -> None:
+        if followed.order is not None:
+            level.position = followed.order.position
+
+    patch.setattr(Hub, "_catch_up", catch_up)
+
+
+def _late_though_gone_on(patch: pytest.MonkeyPatch) -> None:
+    """Who enters a set takes its position for his own, though it is late."""
+
+    def level_at(self: Followed, position: int, encoding: Any, most: int) -> Level:
+        levels = self.levels.setdefault(encoding, [])
+        if not levels:
+            levels.append(Level(encoding, position, self.bytes_sent))
+        return levels[0]
+
+    patch.setattr(Followed, "level_at", level_at)
+
+
 MUTANTS = [
     _sweep_off,
     _dedupe_off,
@@ -300,6 +344,9 @@ MUTANTS = [
     _jump_without_falling_behind,
     _level_though_behind,
     _drained_unheard,
+    _late_forgotten,
+    _late_given_up,
+    _late_though_gone_on,
 ]
 
 

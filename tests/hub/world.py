@@ -198,6 +198,10 @@ class Whole:
     def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
         return tuple(frames)
 
+    def write_all(self, sinks: Sequence[Any], payload: object) -> None:
+        for sink in sinks:
+            sink.write(payload)
+
 
 ENCODING = Whole()
 
