@@ -12,6 +12,8 @@ from typing import Any
 
 import environ
 
+from realtime.layers import redis_layer
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -107,30 +109,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- channel layer ----------------------------------------------------------------------------------------------------
 
-REDIS_URL = env.list("REDIS_URL", default=[])  # several, separated by commas, are shards
-CHANNEL_LAYERS: dict[str, dict[str, Any]]
-if REDIS_URL:
-    CHANNEL_LAYERS = {
-        "default": {
-            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {
-                "hosts": [
-                    {
-                        "address": url,
-                        # redis-py 8 would default to 5 s and 100 connections: every idle receive() dies, joins raise.
-                        "socket_timeout": None,
-                        "socket_connect_timeout": 5,
-                        "max_connections": 1000,
-                        "health_check_interval": 10,
-                    }
-                    for url in REDIS_URL
-                ],
-                "prefix": "seriatim",
-            },
-        }
-    }
-else:
-    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+# One Redis, several that share the channels, or Sentinels: docs/how-to/scale.md.
+REDIS_URL = env.str("REDIS_URL", default="")
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": redis_layer(REDIS_URL) if REDIS_URL else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
 
 # -- the platform -----------------------------------------------------------------------------------------------------
 

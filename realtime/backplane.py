@@ -1,10 +1,14 @@
 """News between workers, over the channel layer. It may lose, double, delay and swap; the hub and the log mend that.
 
-One channel-layer channel per worker, one group per followed channel, joined only while somebody follows here. Names on
-the layer are hashes under the site's prefix, since the layer allows fewer characters than we do; the true name travels
-inside and is checked. Announcing is one background task with a bounded queue: nothing that serves a client ever awaits
-the layer. When the queue is full an announcement shrinks to *channel, epoch, head*, and the listeners read the log.
-See docs/explanation/delivery.md.
+One *line* for each shard of the layer. On each a worker has a name of its own and one group per followed channel,
+joined only while somebody follows here. Names on the layer are hashes under the site's prefix, since the layer allows
+fewer characters than we do; the true name travels inside and is checked. Announcing is one background task with a
+bounded queue: nothing that serves a client ever awaits the layer. When the queue is full an announcement shrinks to
+*channel, epoch, head*, and the listeners read the log.
+
+A layer can die without a word: packets that are dropped, a Redis that is stopped, a master that moved. So each worker
+sends itself a beacon through every line. One that is missed makes the line *suspect*, and the log is asked more often;
+a line that stays silent is begun anew, connections and all, until it speaks. See docs/explanation/delivery.md.
 """
 
 from __future__ import annotations
@@ -13,18 +17,20 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from realtime.conf import settings
+from realtime.layers import OwnLayer, Shard
 from realtime.log.types import News
 from realtime.protocol.names import ChannelName
 
 logger = logging.getLogger(__name__)
 
 ANNOUNCEMENTS_MOST = 1000
-"""Announcements queued with their frames. Beyond it each channel keeps one head, so memory is O(channels)."""
+"""Announcements queued with their frames on one line. Beyond it each channel keeps one head: memory is O(channels)."""
 
 ANNOUNCED_BYTES_MOST = 8 << 20
 """Characters of frames queued; for the same reason."""
@@ -32,26 +38,26 @@ ANNOUNCED_BYTES_MOST = 8 << 20
 RETRY_S = 1.0
 """Pause after the layer failed."""
 
-PATIENCE_S = 5.0
+PATIENCE_S = 4.0
 """How long one call of the layer may hold up the next. One that takes longer has stopped; the log has the message."""
 
 BEACON = "seriatim.beacon"
 
 BEACON_S = 1.0
-"""How often a worker sends itself a word through the layer."""
+"""How often a worker sends itself a word through each line."""
 
 SUSPECT_S = 3.0
-"""A worker that has not heard its own beacon for so long takes the layer for dead, and looks at the log more often."""
+"""A worker that has not heard its own beacon for so long takes the line for dead, and looks at the log more often."""
 
+RENEW_S = 6.0
+"""A line on which nothing at all was heard for so long is begun anew. Longer than one patience and one beacon."""
 
-class Layer(Protocol):
-    """What is used of a channel layer."""
+RENEW_DEAF_S = 30.0
+"""The same where others are heard and the own beacon is not: what is wrong is not the connection."""
 
-    async def new_channel(self, prefix: str = ...) -> str: ...
-    async def receive(self, channel: str) -> dict[str, Any]: ...
-    async def group_add(self, group: str, channel: str) -> None: ...
-    async def group_discard(self, group: str, channel: str) -> None: ...
-    async def group_send(self, group: str, message: dict[str, Any]) -> None: ...
+JOINS_A_TURN = 50
+"""Groups joined in one turn of the loop. After a renewal there may be thousands, and joining one need not wait for
+Redis."""
 
 
 def group_of(channel: ChannelName) -> str:
@@ -62,20 +68,70 @@ def group_of(channel: ChannelName) -> str:
 class Backplane:
     """One worker's ear and mouth. Every method runs on the loop's thread and returns at once.
 
-    `hear` gets news of other workers; `hear_of(channel, epoch, head)` a head alone.
+    All workers must have the same shards in the same order. `hear` gets news of other workers; `hear_of(channel, epoch,
+    head)` a head alone.
     """
 
     def __init__(
         self,
-        layer: Layer,
+        shards: Sequence[Shard],
         worker: str,
         hear: Callable[[News], None],
         hear_of: Callable[[ChannelName, str | None, int], None],
     ) -> None:
-        self._layer = layer
+        self.counts: Counter[str] = Counter(dict.fromkeys(("announced", "shrunk", "heard", "failures", "renewals"), 0))
+        """Totals of all lines since the start."""
+        self.lines = [Line(shard, worker, hear, hear_of, self.counts) for shard in shards]
+
+    def start(self) -> None:
+        for line in self.lines:
+            line.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*[line.stop() for line in self.lines])
+
+    @property
+    def suspect(self) -> bool:
+        """Some line seems to carry nothing: what other workers commit is heard of only by reading the log."""
+        return any(line.suspect for line in self.lines)
+
+    def suspects(self, channel: ChannelName) -> bool:
+        """Whether it is the line of this channel."""
+        return self.line_of(channel).suspect
+
+    def announce(self, news: News) -> None:
+        """Tells other workers, some time soon, perhaps."""
+        self.line_of(news.channel).announce(news)
+
+    def follow(self, channel: ChannelName) -> None:
+        self.line_of(channel).follow(channel)
+
+    def unfollow(self, channel: ChannelName) -> None:
+        self.line_of(channel).unfollow(channel)
+
+    def line_of(self, channel: ChannelName) -> Line:
+        """The same in every worker, whatever its hash seed."""
+        lines = self.lines
+        return lines[0] if len(lines) == 1 else lines[zlib.crc32(channel.encode()) % len(lines)]
+
+
+class Line:
+    """One shard of the layer: a name there, groups, a queue, a beacon. One that is dead holds up no other."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        worker: str,
+        hear: Callable[[News], None],
+        hear_of: Callable[[ChannelName, str | None, int], None],
+        counts: Counter[str],
+    ) -> None:
+        self._shard = shard
+        self._layer = shard.make()
         self._worker = worker
         self._hear = hear
         self._hear_of = hear_of
+        self.counts = counts
         self._name: str | None = None
         self._queue: deque[News] = deque()
         self._queued_bytes = 0
@@ -86,28 +142,26 @@ class Backplane:
         self._followed: set[ChannelName] = set()
         self._beacon_group = f"{settings.PREFIX}.b.{hashlib.sha1(worker.encode(), usedforsecurity=False).hexdigest()}"
         self._joined_beacon = False
-        self._heard_beacon_at = time.monotonic()
+        self._heard_beacon_at = self._heard_at = self._renewed_at = time.monotonic()
         self._wake_announcer = asyncio.Event()
         self._wake_memberships = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.counts = {"announced": 0, "shrunk": 0, "heard": 0, "failures": 0}
+        self._listening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        for work in (self._listen, self._announce, self._keep_memberships, self._send_beacons):
+        self._listening = asyncio.ensure_future(self._listen())
+        for work in (self._announce, self._keep_memberships, self._send_beacons, self._mind):
             self._tasks.add(asyncio.ensure_future(work()))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Ends within about `PATIENCE_S`, whatever the layer does."""
+        await self._flush([*self._tasks, *([self._listening] if self._listening else [])])
 
     @property
     def suspect(self) -> bool:
-        """The layer seems to carry nothing: what other workers commit is heard of only by reading the log."""
         return time.monotonic() - self._heard_beacon_at > SUSPECT_S
 
     def announce(self, news: News) -> None:
-        """Tells other workers, some time soon, perhaps."""
         size = sum([len(frame) for frame in news.frames])
         if len(self._queue) >= ANNOUNCEMENTS_MOST or self._queued_bytes + size > ANNOUNCED_BYTES_MOST:
             self._heads[news.channel] = (news.epoch, news.first + len(news.frames) - 1)
@@ -130,11 +184,12 @@ class Backplane:
     # ------------------------------------------------------------------ tasks
 
     async def _listen(self) -> None:
-        """The only receiver of this worker's name. Never cancelled but at the end: layers would drop the name."""
+        """The only receiver of this worker's name. Cancelled only to give the name up: layers drop it then."""
         while True:
             try:
                 if self._name is None:
-                    self._name = await self._layer.new_channel(f"{settings.PREFIX}.hub")
+                    async with asyncio.timeout(PATIENCE_S):
+                        self._name = await self._layer.new_channel(f"{settings.PREFIX}.hub")
                     # A new name belongs to no group yet.
                     self._joined_beacon = False
                     self._memberships.update(dict.fromkeys(self._followed, True))
@@ -145,6 +200,7 @@ class Backplane:
                 self._name = None
                 await asyncio.sleep(RETRY_S)
             else:
+                self._heard_at = time.monotonic()
                 try:
                     self._take(message)
                 except Exception:
@@ -157,7 +213,7 @@ class Backplane:
             case {"type": "seriatim.news", "worker": self._worker}:
                 return
             case {"type": "seriatim.beacon"}:
-                self._heard_beacon_at = time.monotonic()
+                self._heard_beacon_at = self._heard_at
             case {
                 "type": "seriatim.news",
                 "channel": str(channel),
@@ -199,13 +255,14 @@ class Backplane:
         """A task of its own, so that a long queue of announcements does not look like a dead layer."""
         while True:
             await asyncio.sleep(BEACON_S)
-            if self._name is None:
+            name = self._name
+            if name is None:
                 continue
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     if not self._joined_beacon:
-                        await self._layer.group_add(self._beacon_group, self._name)
-                        self._joined_beacon = True
+                        await self._layer.group_add(self._beacon_group, name)
+                        self._joined_beacon = self._name == name
                     await self._layer.group_send(self._beacon_group, {"type": BEACON})
             except Exception as error:
                 self._failed("Sending a beacon over the channel layer", error)
@@ -225,25 +282,73 @@ class Backplane:
         }
 
     async def _keep_memberships(self) -> None:
+        done = 0
         while True:
             await self._wake_memberships.wait()
             self._wake_memberships.clear()
-            while self._memberships and self._name is not None:
+            while self._memberships and (name := self._name) is not None:
                 channel, join = next(iter(self._memberships.items()))
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         if join:
-                            await self._layer.group_add(group_of(channel), self._name)
+                            await self._layer.group_add(group_of(channel), name)
                         else:
-                            await self._layer.group_discard(group_of(channel), self._name)
+                            await self._layer.group_discard(group_of(channel), name)
                 except Exception as error:
                     self._failed("Joining a group of the channel layer", error)
                     # One group that cannot be joined must not keep the others waiting.
                     self._memberships[channel] = self._memberships.pop(channel)
                     await asyncio.sleep(RETRY_S)
                 else:
-                    if self._memberships.get(channel) is join:
+                    # Under another name everything is wanted again.
+                    if self._memberships.get(channel) is join and self._name == name:
                         del self._memberships[channel]
+                    done += 1
+                    if done % JOINS_A_TURN == 0:
+                        await asyncio.sleep(0)
+
+    # ------------------------------------------------------------------ beginning anew
+
+    async def _mind(self) -> None:
+        """Begins a silent line anew, again and again until it speaks: no error need ever tell that it is dead."""
+        while True:
+            await asyncio.sleep(BEACON_S)
+            now = time.monotonic()
+            heard = self._heard_at if now - self._heard_beacon_at < RENEW_DEAF_S else self._heard_beacon_at
+            if now - max(heard, self._renewed_at) < RENEW_S:
+                continue
+            self._renewed_at = now
+            self.counts["renewals"] += 1
+            self._name = None
+            if self._listening is not None:
+                await self._flush([self._listening])
+            self._listening = asyncio.ensure_future(self._listen())
+
+    async def _flush(self, ending: Sequence[asyncio.Task[None]]) -> None:
+        """Ends tasks, and closes the layer's connections where it is our own."""
+        flushing = asyncio.ensure_future(self._close()) if self._shard.own else None
+        # The layer forgets its names before its listener is cancelled, who would otherwise wait to unsubscribe.
+        await asyncio.sleep(0)
+        for task in ending:
+            task.cancel()
+        left = {*ending, *([flushing] if flushing else [])}
+        for _ in range(2):
+            if left:
+                _, left = await asyncio.wait(left, timeout=PATIENCE_S)
+                for task in left:
+                    task.cancel()
+
+    async def _close(self) -> None:
+        layer = cast("OwnLayer", self._layer)
+        try:
+            try:
+                await layer.flush()
+            except Exception:
+                # Closing may itself take too long the first time; the second time it is closed already.
+                await layer.flush()
+        except Exception as error:
+            self._failed("Closing the connections of the channel layer", error)
+            self._layer = self._shard.make()
 
     def _failed(self, what: str, error: Exception) -> None:
         """Counted and said once in a while: nothing depends on the layer but speed."""

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, cast
 
-from channels.layers import get_channel_layer
 from django.db import connections
 
 from realtime import authorization, cursors, namespaces, signals, tokens
-from realtime.backplane import Backplane, Layer
+from realtime.backplane import Backplane
 from realtime.conf import settings
 from realtime.cursors import Cursors
 from realtime.hub import Hub, HubSettings
+from realtime.layers import shards
 from realtime.log import outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News
@@ -77,8 +77,8 @@ class Worker:
         self.name = name or f"w{self.pid}"
         self.reader = LogReader(loop)
         self.backplane = Backplane(
+            shards(settings.CHANNEL_LAYER),
             # Names may be the same on two machines; on the layer a worker is a random number.
-            cast("Layer", get_channel_layer(settings.CHANNEL_LAYER)),
             secrets.token_urlsafe(9),
             self._hear,
             self._hear_of,
@@ -253,11 +253,13 @@ class Worker:
                 client.recheck_session()
 
     def _sweep(self) -> None:
-        """Looks at the log: once in `SWEEP_MS`, at every call while the layer seems dead."""
+        """Looks at the log: once in `SWEEP_MS`, at every call for channels whose line of the layer seems dead."""
         now = time.monotonic()
-        if self.backplane.suspect or now - self._swept_at >= settings.SWEEP_MS / 1000:
-            self._swept_at = now
-            self.hub.sweep()
+        if now - self._swept_at >= settings.SWEEP_MS / 1000:
+            if self.hub.sweep():
+                self._swept_at = now
+        elif self.backplane.suspect:
+            self.hub.sweep(self.backplane.suspects)
 
     def _load_namespaces(self) -> None:
         def loaded(rules: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest_asyncio
 from channels.layers import InMemoryChannelLayer
 
 from realtime import backplane
-from realtime.backplane import Backplane, group_of
+from realtime.backplane import Backplane, Line, group_of
+from realtime.layers import Shard
 from realtime.log.types import News
 from realtime.protocol.names import ChannelName
 from tests.conftest import aeventually
@@ -84,12 +86,20 @@ class Ear:
         self.heard.append((channel, epoch, head))
 
 
+def shard(layer: Any) -> Shard:
+    return Shard(lambda: layer, own=hasattr(layer, "flush"))
+
+
 class Started:
     def __init__(self, layer: Any, name: str = "w1") -> None:
         self.ear = Ear()
         self.layer = layer
-        self.backplane = Backplane(layer, name, self.ear.hear, self.ear.hear_of)
+        self.backplane = Backplane([shard(layer)], name, self.ear.hear, self.ear.hear_of)
         self.backplane.start()
+
+    @property
+    def line(self) -> Line:
+        return self.backplane.lines[0]
 
     async def settle(self) -> None:
         for _ in range(20):
@@ -215,7 +225,7 @@ async def test_a_queue_that_is_full_shrinks_to_heads(started: Started, monkeypat
         started.backplane.announce(news(first, channel=OTHER))
         if first == 1:
             await started.settle()
-    assert len(started.backplane._queue) == 5 and len(started.backplane._heads) == 2
+    assert len(started.line._queue) == 5 and len(started.line._heads) == 2
     assert started.backplane.counts["shrunk"] >= 1990
     started.layer.go.set()
     await aeventually(lambda: len(started.layer.sent) == 8)
@@ -224,7 +234,7 @@ async def test_a_queue_that_is_full_shrinks_to_heads(started: Started, monkeypat
         LOBBY: (1000, []),
         OTHER: (1000, []),
     }
-    assert not started.backplane._queued_bytes
+    assert not started.line._queued_bytes
 
 
 async def test_large_announcements_shrink_by_their_bytes(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,11 +244,11 @@ async def test_large_announcements_shrink_by_their_bytes(started: Started, monke
     for first in (1, 3, 5):
         started.backplane.announce(news(first, 2, size=300))
     started.backplane.announce(news(7, 1, size=5000))
-    assert started.backplane._queued_bytes == 600
-    assert started.backplane._heads == {LOBBY: ("e1", 7)}
+    assert started.line._queued_bytes == 600
+    assert started.line._heads == {LOBBY: ("e1", 7)}
     started.layer.go.set()
     await aeventually(lambda: len(started.layer.sent) == 2)
-    assert not started.backplane._queued_bytes
+    assert not started.line._queued_bytes
 
 
 async def test_a_layer_that_is_away_loses_news_and_nothing_else(started: Started) -> None:
@@ -277,7 +287,7 @@ async def test_only_the_last_wish_counts(started: Started) -> None:
     started.backplane.follow(OTHER)
     await started.settle()
     assert not started.layer.members(LOBBY) and started.layer.members(OTHER)
-    assert not started.backplane._memberships
+    assert not started.line._memberships
 
 
 async def test_joining_waits_for_the_layer(started: Started) -> None:
@@ -354,10 +364,10 @@ async def test_a_layer_that_carries_nothing_is_suspect_until_it_does(monkeypatch
     monkeypatch.setattr(backplane, "BEACON_S", 0.01)
     monkeypatch.setattr(backplane, "SUSPECT_S", 0.2)
     layer = InMemoryChannelLayer()
-    ear = Backplane(layer, "w1", lambda news: None, lambda channel, epoch, head: None)
+    ear = Backplane([Shard(lambda: layer)], "w1", lambda news: None, lambda channel, epoch, head: None)
     ear.start()
     try:
-        await aeventually(lambda: ear._joined_beacon)
+        await aeventually(lambda: ear.lines[0]._joined_beacon)
         await asyncio.sleep(2 * backplane.SUSPECT_S)
         assert not ear.suspect
         send, layer.group_send = layer.group_send, _swallow
@@ -370,3 +380,176 @@ async def test_a_layer_that_carries_nothing_is_suspect_until_it_does(monkeypatch
 
 async def _swallow(group: str, message: object) -> None:
     """A layer that is there and carries nothing."""
+
+
+# ---------------------------------------------------------------------- a line that dies without a word
+
+
+class OwnLayer(FakeLayer):
+    """A layer of the line's own. `carries`: what is sent to a group comes back; `torn`: whoever waits for it waits for
+    ever, until it is flushed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.carries = True
+        self.torn = False
+        self.flushes = 0
+        self.flush_faults: list[Exception] = []
+        self.stuck_flush = False
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await super().group_send(group, message)
+        if self.torn:
+            await asyncio.Event().wait()
+        if self.carries and self.groups.get(group):
+            self.inbox.put_nowait(message)
+
+    async def flush(self) -> None:
+        self.flushes += 1
+        if self.stuck_flush:
+            await asyncio.Event().wait()
+        if self.flush_faults:
+            raise self.flush_faults.pop(0)
+        self.groups.clear()
+        self.inbox = asyncio.Queue()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times a twentieth of the real ones."""
+    for name in ("RETRY_S", "PATIENCE_S", "BEACON_S", "SUSPECT_S", "RENEW_S", "RENEW_DEAF_S"):
+        monkeypatch.setattr(backplane, name, getattr(backplane, name) / 20)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_silent_line_is_begun_anew_until_it_speaks() -> None:
+    world = Started(OwnLayer())
+    world.backplane.follow(LOBBY)
+    await aeventually(lambda: world.layer.members(LOBBY) == {"seriatim.hub.1"})
+    await asyncio.sleep(2 * backplane.RENEW_S)
+    assert not world.backplane.suspect and not world.backplane.counts["renewals"]
+    world.layer.carries = False
+    await aeventually(lambda: world.backplane.suspect)
+    await aeventually(lambda: world.backplane.counts["renewals"] >= 2)
+    world.layer.carries = True
+    await aeventually(lambda: not world.backplane.suspect)
+    renewals = world.backplane.counts["renewals"]
+    assert world.layer.flushes == renewals
+    # Under its new name it is in its groups again, and hears.
+    await aeventually(lambda: world.layer.members(LOBBY) == {f"seriatim.hub.{renewals + 1}"})
+    world.layer.inbox.put_nowait(MESSAGE)
+    await aeventually(lambda: world.ear.heard)
+    await asyncio.sleep(2 * backplane.RENEW_S)
+    assert world.backplane.counts["renewals"] == renewals
+    await world.backplane.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_line_on_which_others_are_heard_is_not_begun_anew_at_once() -> None:
+    world = Started(OwnLayer())
+    world.layer.carries = False
+
+    async def others() -> None:
+        while True:
+            world.layer.inbox.put_nowait(MESSAGE)
+            await asyncio.sleep(backplane.BEACON_S)
+
+    talking = asyncio.ensure_future(others())
+    await aeventually(lambda: world.backplane.suspect)
+    await asyncio.sleep(2 * backplane.RENEW_S)
+    assert not world.backplane.counts["renewals"]
+    await aeventually(lambda: world.backplane.counts["renewals"])
+    talking.cancel()
+    await world.backplane.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_calls_that_never_return_hold_up_nothing_for_long() -> None:
+    world = Started(OwnLayer())
+    await aeventually(lambda: world.layer.names)
+    world.layer.torn = True
+    for first in range(1, 4):
+        world.backplane.announce(news(first))
+    await aeventually(lambda: world.backplane.counts["failures"] >= 3)
+    world.layer.torn = False
+    world.backplane.announce(news(9))
+    await aeventually(lambda: any(message.get("first") == 9 for _, message in world.layer.sent))
+    await world.backplane.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_layer_that_cannot_even_be_closed_is_replaced() -> None:
+    layers: list[OwnLayer] = []
+
+    def make() -> OwnLayer:
+        layers.append(OwnLayer())
+        layers[-1].carries = len(layers) > 1
+        return layers[-1]
+
+    ears = Backplane([Shard(make, own=True)], "w1", lambda news: None, lambda channel, epoch, head: None)
+    layers[0].flush_faults = [ConnectionError("closing"), ConnectionError("closing")] * 2
+    ears.start()
+    await aeventually(lambda: len(layers) == 2 and not ears.suspect)
+    await ears.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_closing_that_never_ends_keeps_neither_renewal_nor_stop_waiting() -> None:
+    before = asyncio.all_tasks()
+    world = Started(OwnLayer())
+    world.layer.carries = False
+    world.layer.stuck_flush = True
+    await aeventually(lambda: world.layer.flushes >= 3)
+    world.layer.carries = True
+    await aeventually(lambda: not world.backplane.suspect)
+    await world.backplane.stop()
+    assert asyncio.all_tasks() == before
+
+
+# ---------------------------------------------------------------------- several lines
+
+
+class Lines:
+    """A worker on two layers."""
+
+    def __init__(self) -> None:
+        self.layers = [OwnLayer(), OwnLayer()]
+        self.ear = Ear()
+        self.backplane = Backplane([shard(each) for each in self.layers], "w1", self.ear.hear, self.ear.hear_of)
+        self.backplane.start()
+        self.channels = [ChannelName(f"chat:{number}") for number in range(40)]
+
+    def index(self, channel: ChannelName) -> int:
+        return self.backplane.lines.index(self.backplane.line_of(channel))
+
+
+def test_channels_are_shared_out_over_lines_and_every_worker_agrees() -> None:
+    async def outcome() -> list[int]:
+        world = Lines()
+        found = [world.index(channel) for channel in world.channels]
+        await world.backplane.stop()
+        return found
+
+    found = asyncio.run(outcome())
+    assert found == asyncio.run(outcome())
+    assert found[:8] == [zlib.crc32(f"chat:{number}".encode()) % 2 for number in range(8)]
+    assert 10 <= sum(found) <= 30
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_dead_line_holds_up_no_other() -> None:
+    world = Lines()
+    await aeventually(lambda: all(each.names for each in world.layers))
+    dead, alive = (next(each for each in world.channels if world.index(each) == index) for index in (0, 1))
+    world.layers[0].torn = True
+    for first in range(1, 101):
+        world.backplane.announce(news(first, channel=dead))
+        world.backplane.announce(news(first, channel=alive))
+        world.backplane.follow(ChannelName(f"{alive}/{first}"))
+    await aeventually(lambda: len([1 for _, sent in world.layers[1].sent if sent["type"] == "seriatim.news"]) == 100)
+    await aeventually(lambda: world.backplane.suspects(dead))
+    assert world.backplane.suspect and not world.backplane.suspects(alive)
+    assert world.backplane.counts["failures"] < 50
+    world.layers[0].torn = False
+    await aeventually(lambda: not world.backplane.suspect)
+    await world.backplane.stop()
