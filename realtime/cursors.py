@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from django.db import DatabaseError, connections, transaction
 
+from realtime import counting
 from realtime.conf import settings
 from realtime.log.writer import LogWriter
 from realtime.protocol.errors import ProtocolError
@@ -122,6 +123,7 @@ class Cursors:
             try:
                 _store(noted)
             except DatabaseError as error:
+                counting.database_errors.add("cursors")
                 logger.warning("Storing %d cursors failed; they are stored later: %s", len(noted), error)
                 connections[settings.DATABASE].close()
                 self._loop.call_soon_threadsafe(self._again, noted)
@@ -161,6 +163,7 @@ def _open(key: CursorKey, head: Position) -> Opened:
             )
             return Opened(Position(*cursor.fetchone()))
     except DatabaseError as error:
+        counting.database_errors.add("cursors")
         logger.warning("Opening a cursor failed: %s", error)
         connections[settings.DATABASE].close()
         return Opened(None, ProtocolError("unavailable", "The cursor cannot be read now.", channel=key.channel))

@@ -18,16 +18,18 @@ from typing import Any, Protocol, cast
 
 from django.db import connections
 
-from realtime import authorization, cursors, namespaces, signals, tokens
+from realtime import authorization, counting, cursors, namespaces, signals, tokens
 from realtime.backplane import Backplane
 from realtime.conf import settings
+from realtime.counting import Counts, LoopLag
 from realtime.cursors import Cursors
+from realtime.delivery.blocks import size_bytes
 from realtime.hub import Hub, HubSettings
 from realtime.layers import shards
 from realtime.log import outbox, retention
 from realtime.log.reader import LogReader
-from realtime.log.types import Append, News
-from realtime.log.writer import LogWriter
+from realtime.log.types import Append, News, Published
+from realtime.log.writer import LogWriter, RoundStats
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 from realtime.tokens import SessionEnd
@@ -46,6 +48,9 @@ LEAVE_APART_S = 0.005
 
 DRAIN_LOOK_S = 0.05
 """How often a draining worker looks whether those who still wait for an answer can go now."""
+
+BACKLOG_EVERY_S = 10.0
+"""How often it is counted what waits in the outbox: relaying tells only of what moves."""
 
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
@@ -75,6 +80,10 @@ class Worker:
         self.loop = loop
         self.pid = os.getpid()
         self.name = name or f"w{self.pid}"
+        self.counts = Counts()
+        self.lag = LoopLag(loop)
+        self.backlog = outbox.Backlog(0, None, 0)
+        """Of the outbox, as it was counted last."""
         self.reader = LogReader(loop)
         self.backplane = Backplane(
             shards(settings.CHANNEL_LAYER),
@@ -83,7 +92,7 @@ class Worker:
             self._hear,
             self._hear_of,
         )
-        self.writer = LogWriter(self._on_round)
+        self.writer = LogWriter(self._on_round, on_stats=self._count_round)
         self.cursors = Cursors(loop, self.writer)
         self.hub = Hub(
             loop,
@@ -112,6 +121,8 @@ class Worker:
         self._relay_again = False
 
     def start(self) -> None:
+        counting.count_logs()
+        self.lag.start()
         self._load_namespaces()
         self.writer.start()
         self.backplane.start()
@@ -121,6 +132,7 @@ class Worker:
             (min(settings.SWEEP_MS, settings.SWEEP_SUSPECT_MS) / 1000, self._sweep),
             (1.0, self._refresh_namespaces),
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
+            (BACKLOG_EVERY_S, self._count_backlog),
             (settings.RETENTION_INTERVAL_S, self._retain),
         ):
             self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))
@@ -159,6 +171,7 @@ class Worker:
             _current = None
         for stop in self._stops:
             stop()
+        self.lag.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,21 +185,40 @@ class Worker:
 
     def _on_round(self, appends: Sequence[Append], news: Sequence[News]) -> None:
         """After a commit: callers in threads are answered here, connections and the hub on the loop, in one go."""
+        committed_at = time.monotonic()
         mine: list[Append] = []
         for append in appends:
             if isinstance(append.tag, Future):
+                self._count_append(append, "call")
                 append.tag.set_result(append)
             else:
+                self._count_append(append, "socket")
                 mine.append(append)
+        for each in news:
+            self.counts.stored_bytes += sum([size_bytes(frame) for frame in each.frames])
         try:
-            self.loop.call_soon_threadsafe(self._tell, mine, news)
+            self.loop.call_soon_threadsafe(self._tell, mine, news, committed_at)
         except RuntimeError:
             # The loop has ended: its connections are gone, and the log has what was committed.
             pass
         for each in news:
             signals.send_published(each.channel, each.epoch, each.first, len(each.frames))
 
-    def _tell(self, appends: list[Append], news: Sequence[News]) -> None:
+    def _count_append(self, append: Append, source: str) -> None:
+        outcome = append.outcome
+        if isinstance(outcome, Published):
+            duplicates = len(outcome.duplicates)
+            self.counts.stored[source] += len(outcome.serials) - duplicates
+            self.counts.duplicates += duplicates
+            self.counts.conflicts += len(outcome.conflicts)
+
+    def _count_round(self, stats: RoundStats) -> None:
+        counts = self.counts
+        counts.round_messages.observe(stats.messages_count)
+        counts.round_seconds.observe(stats.took_s)
+        counts.commit_seconds.observe(stats.waited_s + stats.took_s)
+
+    def _tell(self, appends: list[Append], news: Sequence[News], committed_at: float) -> None:
         by_client: dict[Client, list[Append]] = {}
         for append in appends:
             by_client.setdefault(cast("Client", append.tag), []).append(append)
@@ -195,6 +227,8 @@ class Worker:
         for each in news:
             self.hub.hear(each)
             self.backplane.announce(each)
+        if news:
+            self.counts.fanout_seconds.observe(time.monotonic() - committed_at)
 
     def relay_outbox(self) -> None:
         """Has the writer's thread move what is in the outbox into the log. Any thread; several wishes are one."""
@@ -212,11 +246,15 @@ class Worker:
         """In the writer's thread."""
         self._relay_again = False
         try:
-            outbox.relay(lambda news: self._on_round([], news), may_create)
+            outbox.relay(self._on_relayed, may_create)
         finally:
             self._relaying = False
         if self._relay_again:
             self.relay_outbox()
+
+    def _on_relayed(self, news: Sequence[News]) -> None:
+        self.counts.stored["outbox"] += sum([len(each.frames) for each in news])
+        self._on_round([], news)
 
     # ------------------------------------------------------------------ on the loop
 
@@ -274,8 +312,28 @@ class Worker:
         self.reader.run(namespaces.refresh, lambda _: None)
         self.reader.run(lambda: tokens.refresh_api_keys(time.time()), lambda _: None)
 
+    def _count_backlog(self) -> None:
+        def counted(backlog: outbox.Backlog | None) -> None:
+            if backlog is not None:
+                self.backlog = backlog
+
+        self.reader.run(outbox.count_backlog, counted)
+
     def _retain(self) -> None:
-        self.loop.run_in_executor(self._maintenance, _apply_retention)
+        self.loop.run_in_executor(self._maintenance, self._apply_retention)
+
+    def _apply_retention(self) -> None:
+        """In the thread for maintenance."""
+        try:
+            retention.apply_retention(namespaces.all_rules())
+            self.counts.deleted += retention.delete_chunks()
+            cursors.forget_old(time.time())
+            self.counts.retained_at = time.time()
+        except Exception:
+            counting.database_errors.add("retention")
+            logger.exception("Retention failed; it is tried again.")
+        finally:
+            connections[settings.DATABASE].close()
 
 
 def may_create(channel: ChannelName) -> bool:
@@ -284,17 +342,6 @@ def may_create(channel: ChannelName) -> bool:
         return namespaces.rules_for(channel).create == "publish"
     except ProtocolError:
         return False
-
-
-def _apply_retention() -> None:
-    try:
-        retention.apply_retention(namespaces.all_rules())
-        retention.delete_chunks()
-        cursors.forget_old(time.time())
-    except Exception:
-        logger.exception("Retention failed; it is tried again.")
-    finally:
-        connections[settings.DATABASE].close()
 
 
 name = ""

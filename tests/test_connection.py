@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -583,7 +584,7 @@ async def test_a_chained_publish_whose_hook_is_asked_while_the_first_fails_fails
         await peer.send({"type": "publish", "ref": 2, "channel": "room:x", "messages": [{}], "chained": True})
         await aeventually(lambda: len(hook.asked) > asked)
         held[0].settle(ProtocolError("unavailable"))
-        running._tell(held, [])
+        running._tell(held, [], time.monotonic())
         monkeypatch.setattr(running.writer, "submit", submit)
         hook.go.set()
         assert (await peer.read(ref=1))["code"] == "unavailable"

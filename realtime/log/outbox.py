@@ -13,10 +13,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
+from realtime import counting
 from realtime.conf import settings
 from realtime.log.rounds import Rounds, discard
 from realtime.log.types import Append, News, Published
@@ -32,7 +34,20 @@ RELAYED_AT_ONCE = 500
 _RELAY_LOCK = 0x5E71A71
 """Key of PostgreSQL's advisory lock that the relaying transaction holds. SQLite has one writer anyway."""
 
+COUNTED_MOST = 10_000
+"""Rows that `count_backlog` looks at: beyond it the number says no more, and would cost more."""
+
 _Row = tuple[int, str, str, str, str, str | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is in the outbox: how many messages wait (at most `COUNTED_MOST`), for how many seconds the oldest has, how
+    many the log refused."""
+
+    waiting: int
+    oldest_s: float | None
+    refused: int
 
 
 def put(channel: ChannelName, client: str, message: NewMessage) -> None:
@@ -56,6 +71,7 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
         try:
             count, taken, news = _relay_some(creates)
         except DatabaseError as error:
+            counting.database_errors.add("outbox")
             logger.warning("Relaying the outbox failed; it is tried again: %s", error)
             discard(connections[settings.DATABASE])
             return moved
@@ -64,6 +80,24 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
             announce(news)
         if taken < RELAYED_AT_ONCE or not count:
             return moved
+
+
+def count_backlog() -> Backlog:
+    """Counts what is committed in the outbox. For a thread that may read."""
+    with connections[settings.DATABASE].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), min(created) FROM"
+            " (SELECT created FROM realtime_outbox WHERE refusal = '' ORDER BY id LIMIT %s) AS waiting",
+            [COUNTED_MOST],
+        )
+        waiting, oldest_ms = cursor.fetchone()
+        cursor.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM realtime_outbox WHERE refusal <> '' LIMIT %s) AS refused",
+            [COUNTED_MOST],
+        )
+        refused = cursor.fetchone()[0]
+    oldest_s = None if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+    return Backlog(waiting, oldest_s, refused)
 
 
 def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[News]]:

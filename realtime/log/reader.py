@@ -17,7 +17,9 @@ from typing import TypeVar
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from realtime import counting
 from realtime.conf import settings
+from realtime.counting import SECONDS, Histogram
 from realtime.log import reads
 from realtime.log.types import NEVER_USED, LogState, Page
 from realtime.protocol.names import ChannelName
@@ -44,6 +46,10 @@ class LogReader:
         self._snapshots: dict[tuple[int, int], list[Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]]]
         self._snapshots = {}
         self._closed = False
+        self.waiting_count = 0
+        """Reads that were asked for and are not answered."""
+        self.seconds = Histogram(SECONDS)
+        """From the wish to the answer."""
 
     def close(self) -> None:
         """No more reads begin; callbacks of those that run are still called. Connections are closed behind them."""
@@ -69,11 +75,19 @@ class LogReader:
             try:
                 return read()
             except Exception:
+                counting.database_errors.add("reader")
                 logger.warning("A read of the log failed.", exc_info=True)
                 return None
 
-        future = self._loop.run_in_executor(self._pool, work)
-        future.add_done_callback(lambda future: None if future.cancelled() else done(future.result()))
+        def answered(future: asyncio.Future[T | None]) -> None:
+            self.waiting_count -= 1
+            self.seconds.observe(self._loop.time() - asked_at)
+            if not future.cancelled():
+                done(future.result())
+
+        asked_at = self._loop.time()
+        self.waiting_count += 1
+        self._loop.run_in_executor(self._pool, work).add_done_callback(answered)
 
     # ------------------------------------------------------------------ what the hub asks (realtime.hub.Reader)
 

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from realtime import counting
 from realtime.conf import settings
 from realtime.log.rounds import Round, Rounds, discard
 from realtime.log.sql import Locks
@@ -46,7 +47,7 @@ _JOBS_MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RoundStats:
-    """One round, for metrics: what it held, how long its oldest append had waited, how long it took."""
+    """One round, for metrics: what it held, how long its oldest append had waited, how long it was at the database."""
 
     appends_count: int
     messages_count: int
@@ -165,6 +166,11 @@ class LogWriter:
         with self._changed:
             return self._messages_count, self._bytes
 
+    @property
+    def aside_count(self) -> int:
+        """Channels whose row somebody else holds, at the moment."""
+        return len(self._aside.channels)
+
     # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -201,12 +207,12 @@ class LogWriter:
         self._current = batch
         started = time.monotonic()
         result = self._rounds.run(batch) if batch else Round()
+        took_s = time.monotonic() - started
         self._aside.add(result.aside, result.stuck, started)
         self._current = []
         self._finish(result)
         self._do_jobs()
         if batch and self._on_stats is not None:
-            took_s = time.monotonic() - started
             self._on_stats(RoundStats(len(batch), sum([len(a.messages) for a in batch]), started - since, took_s))
         if self._aside.channels and self._aside.next_try <= started and not result.away:
             result = self._retry_aside()
@@ -316,6 +322,7 @@ class LogWriter:
         if not away:
             self._backoff_s = 0.0
             return
+        counting.database_errors.add("writer")
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_LAST_S) or _BACKOFF_FIRST_S
         with self._changed:
             self._changed.wait_for(lambda: self._stopping, self._backoff_s)
