@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from realtime.protocol import deflate
 from realtime.protocol.websocket import BINARY_FINAL, COMPRESSED, TEXT_FINAL, compressed_frame, data_frame
-from realtime.server.interpreter import interpreter
+from realtime.interpreter import interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -125,10 +125,6 @@ class Socket:
                 return
             data = data[taken:]
         transport.write(data)
-
-    def contended(self) -> None:
-        """Writes are slow because another thread takes the interpreter in between: from now on it is kept."""
-        interpreter.keep()
 
     @property
     def buffered_bytes(self) -> int:

@@ -9,6 +9,7 @@ the 2 s; it costs a microsecond more, so it is used only from the moment that wr
 from __future__ import annotations
 
 import ctypes
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -24,19 +25,29 @@ KEPT_MOST_S: Final = 16.0
 class Interpreter:
     """The choice for this process. Read and changed by the loop's thread alone."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, count_waits: Callable[[], int] | None = None
+    ) -> None:
         self._clock = clock
+        self._count_waits = count_waits or _count_waits
         self._keeping_s = KEPT_S
         self._until = 0.0
         self._send = _system_send()
+        self._waits = 0
         self.kept = False
         """Whether to call `send` instead of the socket's own."""
         self.contentions = 0
-        """How often writes were found slow."""
+        """How often another thread was found in between."""
 
-    def keep(self) -> None:
-        """Writes are slow: another thread is busy."""
-        if self.kept or self._send is None:
+    def begin(self) -> None:
+        """A broadcast begins."""
+        if not self.kept:
+            self._waits = self._count_waits()
+
+    def slow(self) -> None:
+        """Writes of the broadcast took long. If the thread waited meanwhile it was for the interpreter, since a
+        non-blocking send never waits; a machine that is busy with other things interrupts without that."""
+        if self.kept or self._send is None or self._count_waits() == self._waits:
             return
         now = self._clock()
         self._keeping_s = min(2 * self._keeping_s, KEPT_MOST_S) if now - self._until < self._keeping_s else KEPT_S
@@ -57,6 +68,14 @@ class Interpreter:
 
 
 _FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+_THREAD: Final = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+
+def _count_waits() -> int:
+    """How often the calling thread went to sleep by itself: for a lock, or in a call that blocks."""
+    return resource.getrusage(_THREAD).ru_nvcsw
 
 
 def _system_send() -> Callable[[int, bytes, int, int], int] | None:
