@@ -24,6 +24,7 @@ PURE_IMPORTS = {
     "functools",
     "hashlib",
     "heapq",
+    "ipaddress",
     "itertools",
     "json",
     "math",
