@@ -20,9 +20,9 @@ from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from realtime.interpreter import interpreter
 from realtime.protocol import deflate
 from realtime.protocol.websocket import BINARY_FINAL, COMPRESSED, TEXT_FINAL, compressed_frame, data_frame
-from realtime.interpreter import interpreter
 
 logger = logging.getLogger(__name__)
 
