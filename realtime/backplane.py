@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from realtime.conf import settings
+from realtime.counting import SECONDS, Histogram
 from realtime.layers import OwnLayer, Shard
 from realtime.log.types import News
 from realtime.protocol.names import ChannelName
@@ -55,6 +56,9 @@ RENEW_S = 6.0
 RENEW_DEAF_S = 30.0
 """The same where others are heard and the own beacon is not: what is wrong is not the connection."""
 
+LAG_MOST_S = 60.0
+"""Announcements that seem to have taken longer say that two clocks differ."""
+
 JOINS_A_TURN = 50
 """Groups joined in one turn of the loop. After a renewal there may be thousands, and joining one need not wait for
 Redis."""
@@ -81,7 +85,9 @@ class Backplane:
     ) -> None:
         self.counts: Counter[str] = Counter(dict.fromkeys(("announced", "shrunk", "heard", "failures", "renewals"), 0))
         """Totals of all lines since the start."""
-        self.lines = [Line(shard, worker, hear, hear_of, self.counts) for shard in shards]
+        self.lag = Histogram(SECONDS)
+        """From a commit in another worker until it was heard of here, by the clocks of both."""
+        self.lines = [Line(shard, worker, hear, hear_of, self.counts, self.lag) for shard in shards]
 
     def start(self) -> None:
         for line in self.lines:
@@ -99,9 +105,14 @@ class Backplane:
         """Whether it is the line of this channel."""
         return self.line_of(channel).suspect
 
-    def announce(self, news: News) -> None:
-        """Tells other workers, some time soon, perhaps."""
-        self.line_of(news.channel).announce(news)
+    @property
+    def waiting_count(self) -> int:
+        """Announcements that are not sent yet."""
+        return sum([line.waiting_count for line in self.lines])
+
+    def announce(self, news: News, committed_at: float | None = None) -> None:
+        """Tells other workers, some time soon, perhaps. `committed_at` is in Unix seconds; None: now."""
+        self.line_of(news.channel).announce(news, time.time() if committed_at is None else committed_at)
 
     def follow(self, channel: ChannelName) -> None:
         self.line_of(channel).follow(channel)
@@ -125,6 +136,7 @@ class Line:
         hear: Callable[[News], None],
         hear_of: Callable[[ChannelName, str | None, int], None],
         counts: Counter[str],
+        lag: Histogram,
     ) -> None:
         self._shard = shard
         self._layer = shard.make()
@@ -132,8 +144,9 @@ class Line:
         self._hear = hear
         self._hear_of = hear_of
         self.counts = counts
+        self._lag = lag
         self._name: str | None = None
-        self._queue: deque[News] = deque()
+        self._queue: deque[tuple[News, float]] = deque()
         self._queued_bytes = 0
         self._heads: dict[ChannelName, tuple[str, int]] = {}
         """Announcements that shrank."""
@@ -159,15 +172,24 @@ class Line:
 
     @property
     def suspect(self) -> bool:
-        return time.monotonic() - self._heard_beacon_at > SUSPECT_S
+        return self.silent_s > SUSPECT_S
 
-    def announce(self, news: News) -> None:
+    @property
+    def silent_s(self) -> float:
+        """How long ago the own beacon was heard."""
+        return time.monotonic() - self._heard_beacon_at
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._queue) + len(self._heads)
+
+    def announce(self, news: News, committed_at: float) -> None:
         size = sum([len(frame) for frame in news.frames])
         if len(self._queue) >= ANNOUNCEMENTS_MOST or self._queued_bytes + size > ANNOUNCED_BYTES_MOST:
             self._heads[news.channel] = (news.epoch, news.first + len(news.frames) - 1)
             self.counts["shrunk"] += 1
         else:
-            self._queue.append(news)
+            self._queue.append((news, committed_at))
             self._queued_bytes += size
         self._wake_announcer.set()
 
@@ -221,8 +243,10 @@ class Line:
                 "epoch": str(epoch),
                 "first": int(first),
                 "frames": list(frames),
+                **rest,
             } if first > 0 and all(isinstance(frame, str) for frame in frames):
                 self.counts["heard"] += 1
+                self._note_lag(rest.get("at"))
                 if frames:
                     self._hear(News(ChannelName(channel), channel_id, epoch, first, frames))
                 else:
@@ -230,16 +254,24 @@ class Line:
             case _:
                 self._failed("Reading an announcement of another worker", ValueError("not an announcement"))
 
+    def _note_lag(self, at: object) -> None:
+        if isinstance(at, float):
+            lag_s = time.time() - at
+            # Clocks of two machines may differ by a little; beyond that the number tells of them and of nothing else.
+            if -LAG_MOST_S < lag_s < LAG_MOST_S:
+                self._lag.observe(max(0.0, lag_s))
+
     async def _announce(self) -> None:
         while True:
             await self._wake_announcer.wait()
             self._wake_announcer.clear()
             while self._queue or self._heads:
                 if self._queue:
-                    news = self._queue.popleft()
+                    news, at = self._queue.popleft()
                     self._queued_bytes -= sum([len(frame) for frame in news.frames])
                     channel = news.channel
                     message = self._message(news.channel, news.epoch, news.first, news.frames, news.channel_id)
+                    message["at"] = at
                 else:
                     channel, (epoch, head) = self._heads.popitem()
                     message = self._message(channel, epoch, head, [], 0)

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from realtime.counting import SECONDS, Histogram
 from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery import recovery
 from realtime.delivery.blocks import BlockCache, Encoding, size_bytes
@@ -339,6 +340,17 @@ class Followed:
         return levels[-1]
 
 
+@dataclass(slots=True)
+class Census:
+    """Attachments at one moment; see `Hub.census`."""
+
+    channels: int = 0
+    modes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """How many are "joining", "level", "behind", "ahead"; "waiting_ack" for a full window, "waiting_socket"."""
+    behind_most: int = 0
+    """Messages that the furthest behind has before it."""
+
+
 class Hub:
     """Order, holes, fan-out and catching up for one worker. Every method runs on the loop's thread."""
 
@@ -369,8 +381,20 @@ class Hub:
             "duplicates": 0,
             "blocks_read": 0,
             "late": 0,
+            "sent": 0,
+            "cache_hits": 0,
+            "cache_misses": 0,
+            "swept": 0,
+            "swept_behind": 0,
+            "swept_epochs": 0,
         }
         """Totals since start, for metrics and for tests that must know that a fault really hit."""
+        self.skips: defaultdict[str, int] = defaultdict(int)
+        """Subscribers that were told `skipped`, by reason."""
+        self.skipped: defaultdict[str, int] = defaultdict(int)
+        """Serials that they were told of, where those are known."""
+        self.sweep_seconds = Histogram(SECONDS)
+        self._sweep_began = 0.0
 
     # ------------------------------------------------------------------ attachments
 
@@ -458,6 +482,38 @@ class Hub:
     def channels(self) -> Iterable[ChannelName]:
         return self._channels.keys()
 
+    @property
+    def cache(self) -> BlockCache:
+        return self._blocks
+
+    @property
+    def late(self) -> bool:
+        """Whether level subscribers wait for their turn: what was passed on last is not with all of them yet."""
+        return bool(self._late)
+
+    def census(self) -> Census:
+        """What the attachments of this worker do at the moment. From any thread: then it is a picture of a crowd that
+        moves. Looks one by one only at those who are not level."""
+        found = Census()
+        for followed in list(self._channels.values()):
+            found.channels += 1
+            level = sum([len(each.members) for levels in list(followed.levels.values()) for each in list(levels)])
+            found.modes["level"] += level
+            if level == len(followed.subscribers):
+                continue
+            order = followed.order
+            for subscriber in list(followed.subscribers):
+                mode = subscriber.mode
+                if mode is Mode.LEVEL:
+                    continue
+                if mode is Mode.WAITING:
+                    found.modes["waiting_socket" if subscriber.window.open else "waiting_ack"] += 1
+                else:
+                    found.modes[mode.value] += 1
+                if order is not None and mode in (Mode.BEHIND, Mode.WAITING):
+                    found.behind_most = max(found.behind_most, order.position - subscriber.position)
+        return found
+
     # ------------------------------------------------------------------ news
 
     def hear(self, news: News) -> None:
@@ -501,6 +557,8 @@ class Hub:
             names = [name for name in names if among(name)]
         if names:
             self._sweeping = True
+            self._sweep_began = self._loop.time()
+            self.counts["swept"] += len(names)
             self._reader.states(names, self._swept)
         return True
 
@@ -663,8 +721,10 @@ class Hub:
             self._note(subscriber, plan.serial)
         done(subscriber, Attached(frame, skipped, subscriber.followed.channel_id is not None))
 
-    @staticmethod
-    def _skipped_frame(channel: ChannelName, epoch: str | None, skip: Skip) -> dict[str, object]:
+    def _skipped_frame(self, channel: ChannelName, epoch: str | None, skip: Skip) -> dict[str, object]:
+        self.skips[skip.reason] += 1
+        if skip.first is not None and skip.last is not None:
+            self.skipped[skip.reason] += skip.last - skip.first + 1
         return {
             "type": "skipped",
             "channel": channel,
@@ -769,14 +829,17 @@ class Hub:
 
     def _swept(self, states: dict[ChannelName, LogState] | None) -> None:
         self._sweeping = False
+        self.sweep_seconds.observe(self._loop.time() - self._sweep_began)
         for name, state in (states or {}).items():
             followed = self._channels.get(name)
             if followed is None or followed.order is None:
                 continue
             if state.epoch != followed.epoch:
                 # Perhaps only older than what was learnt since: a read of its own decides.
+                self.counts["swept_epochs"] += 1
                 self._ask(followed)
             elif state.head > followed.order.position:
+                self.counts["swept_behind"] += 1
                 followed.order.hear_of(state.head)
                 self._mind_hole(followed, self._settings.sweep_grace_s)
 
@@ -858,6 +921,7 @@ class Hub:
         for payload in payloads:
             level.encoding.write_all(takers, payload)
         self.counts["payloads"] += len(payloads) * len(takers)
+        self.counts["sent"] += len(sizes) * len(takers)
         self._writes += len(payloads) * len(takers)
         if not self._counting:
             self._counting = True
@@ -1023,8 +1087,10 @@ class Hub:
             return
         block = self._blocks.find(followed.log_key, position + 1)
         if block is None:
+            self.counts["cache_misses"] += 1
             self._load(followed, position + 1, subscriber)
             return
+        self.counts["cache_hits"] += 1
         start = position + 1 - block.first
         window = subscriber.window
         count = min(len(block.sizes) - start, order.position - position, window.limit - window.sent)
@@ -1033,6 +1099,7 @@ class Hub:
         subscriber.position = position + end - start
         subscriber.window.sent_through(subscriber.position, block.sizes[start:end])
         self.counts["payloads"] += 1
+        self.counts["sent"] += end - start
         self._schedule(subscriber)
 
     def _send_snapshot(self, subscriber: Subscriber) -> None:

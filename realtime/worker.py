@@ -224,10 +224,20 @@ class Worker:
             by_client.setdefault(cast("Client", append.tag), []).append(append)
         for client, settled in by_client.items():
             client.published(settled)
+        if not news:
+            return
+        # By the wall, as other workers read it.
+        told_at = time.time() - (time.monotonic() - committed_at)
         for each in news:
             self.hub.hear(each)
-            self.backplane.announce(each)
-        if news:
+            self.backplane.announce(each, told_at)
+        self._count_fanout(committed_at)
+
+    def _count_fanout(self, committed_at: float) -> None:
+        """When all who are level have it: a large crowd takes several turns of the loop."""
+        if self.hub.late:
+            self.loop.call_soon(self._count_fanout, committed_at)
+        else:
             self.counts.fanout_seconds.observe(time.monotonic() - committed_at)
 
     def relay_outbox(self) -> None:

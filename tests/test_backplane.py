@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -208,13 +209,31 @@ def test_names_on_the_layer_are_allowed_there() -> None:
 
 async def test_announcements_go_out_in_order(started: Started) -> None:
     for first in range(1, 6):
-        started.backplane.announce(news(first))
+        started.backplane.announce(news(first), 1700000000.5)
     await started.settle()
     assert [message["first"] for _, message in started.layer.sent] == [1, 2, 3, 4, 5]
     assert started.layer.sent[0] == (
         group_of(LOBBY),
-        {**MESSAGE, "worker": "w1", "first": 1, "frames": ["x" * 10]},
+        {**MESSAGE, "worker": "w1", "first": 1, "frames": ["x" * 10], "at": 1700000000.5},
     )
+
+
+@pytest.mark.parametrize(("ago_s", "observed"), [(0.04, True), (-0.5, True), (3600.0, False), (-3600.0, False)])
+async def test_the_lag_of_what_is_heard_is_measured_where_clocks_agree(
+    started: Started, ago_s: float, observed: bool
+) -> None:
+    await started.layer.inbox.put({**MESSAGE, "at": time.time() - ago_s})
+    await aeventually(lambda: len(started.ear.heard) == 1)
+    lag = started.backplane.lag
+    assert sum(lag.counts) == observed
+    assert not observed or max(0.0, ago_s) <= lag.total <= max(0.0, ago_s) + 10
+
+
+@pytest.mark.parametrize("at", [None, "soon", True, 17])
+async def test_news_without_a_time_is_heard_all_the_same(started: Started, at: object) -> None:
+    await started.layer.inbox.put({**MESSAGE, "at": at})
+    await aeventually(lambda: len(started.ear.heard) == 1)
+    assert not sum(started.backplane.lag.counts)
 
 
 async def test_a_queue_that_is_full_shrinks_to_heads(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
