@@ -21,6 +21,9 @@ KEPT_S: Final = 1.0
 KEPT_MOST_S: Final = 16.0
 """The same after several such trials in a row, each of which had cost a slow broadcast its first few writes."""
 
+WAITS: Final = 4
+"""So often the thread waited during a few writes, if another one takes the interpreter at each of them."""
+
 
 class Interpreter:
     """The choice for this process. Read and changed by the loop's thread alone."""
@@ -33,7 +36,7 @@ class Interpreter:
         self._keeping_s = KEPT_S
         self._until = 0.0
         self._send = _system_send()
-        self._waits = 0
+        self._waits: int | None = None
         self.kept = False
         """Whether to call `send` instead of the socket's own."""
         self.contentions = 0
@@ -41,13 +44,17 @@ class Interpreter:
 
     def begin(self) -> None:
         """A broadcast begins."""
-        if not self.kept:
-            self._waits = self._count_waits()
+        self._waits = None
 
     def slow(self) -> None:
-        """Writes of the broadcast took long. If the thread waited meanwhile it was for the interpreter, since a
-        non-blocking send never waits; a machine that is busy with other things interrupts without that."""
-        if self.kept or self._send is None or self._count_waits() == self._waits:
+        """Some writes of the broadcast took long. If the thread waited often since the last time it was told so, it was
+        for the interpreter: a non-blocking send never waits, and a machine that is busy with other things interrupts
+        without being waited for. Once is nothing: the thread that committed what is sent has still to come to rest.
+        """
+        if self.kept or self._send is None:
+            return
+        before, self._waits = self._waits, self._count_waits()
+        if before is None or self._waits - before < WAITS:
             return
         now = self._clock()
         self._keeping_s = min(2 * self._keeping_s, KEPT_MOST_S) if now - self._until < self._keeping_s else KEPT_S
