@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,22 +82,51 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += family(int(child))
+    return found
+
+
 @contextmanager
 def running(module: str, *arguments: str) -> Iterator[Process]:
     """`python -m MODULE --port N ARGUMENTS` on the server's core, from when it listens; ended in the end."""
-    with tempfile.TemporaryDirectory(prefix="seriatim-bench-") as name, socket.socket() as probe:
+    with tempfile.TemporaryDirectory(prefix="seriatim-bench-") as name:
         folder = Path(name)
+
+        def command(port: int) -> list[str]:
+            return [sys.executable, "-m", module, "--port", str(port), *arguments]
+
+        with serving(command, folder, environment(folder)) as process:
+            yield process
+
+
+@contextmanager
+def serving(
+    command: Callable[[int], Sequence[str]], folder: Path, environment: Mapping[str, str], log: Path | None = None
+) -> Iterator[Process]:
+    """A command that serves on a free port and on the server's core, from when it listens; ended in the end.
+
+    What it prints goes to `log`, and is shown when it does not start.
+    """
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-        probe.close()
+    with ExitStack() as stack:
+        output = None if log is None else stack.enter_context(open(log, "wb"))
         child = subprocess.Popen(
-            [sys.executable, "-m", module, "--port", str(port), *arguments],
+            command(port),
             cwd=ROOT,
-            env=environment(folder),
+            env=environment,
+            stdout=output,
+            stderr=output,
             preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORES),
         )
         try:
-            _wait(child, port)
+            _wait(child, port, log)
             yield Process(child.pid, port, folder)
         finally:
             child.terminate()
@@ -108,17 +137,21 @@ def running(module: str, *arguments: str) -> Iterator[Process]:
                 child.wait()
 
 
-def _wait(child: subprocess.Popen[bytes], port: int) -> None:
+def _wait(child: subprocess.Popen[bytes], port: int, log: Path | None) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise SystemExit(f"The server ended with status {child.returncode}.")
+            raise SystemExit(f"The server ended with status {child.returncode}.{_said(log)}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
             time.sleep(0.1)
-    raise SystemExit(f"The server does not listen after {START_S} s.")
+    raise SystemExit(f"The server does not listen after {START_S} s.{_said(log)}")
+
+
+def _said(log: Path | None) -> str:
+    return "" if log is None else f" It said:\n{log.read_text(errors='replace')[-2000:]}"
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,9 @@
 #define EVENTS 1024
 #define NAP_NS 100000          /* a tenth of a millisecond, which latencies are longer by at most */
 #define RING 4096               /* publications that may be unanswered */
-#define PACED_UNANSWERED 64     /* at a set pace; a server that is further behind does not hold the pace */
 #define SHAKING 64              /* connections that are being opened at the same time */
 #define CONNECT_LIMIT_S 120
-#define DRAIN_LIMIT_S 30
+#define DRAIN_LIMIT_S 60
 #define SETTLE_MS 30            /* after the last delivery: acks that are on the way */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="           /* of RFC 6455 §1.3, */
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="    /* which also says what it is answered with */
@@ -76,7 +75,8 @@ static char *buffer;
 static int live, ack_every, ack_ms, window;
 static uint32_t published;      /* the number of the next message, since the start */
 static uint64_t sent, answered, unsent, sent_ns[RING];
-static int unanswered_most;     /* 0: nothing is published by itself */
+static int ahead = 64;          /* unanswered at a set pace; a server that is further behind does not hold the pace */
+static int unanswered_most;     /* without a pace */
 static bool floor_done;
 
 /* What is counted within a phase. */
@@ -154,7 +154,7 @@ static struct histogram latencies, answers;
 
 /* ---------------------------------------------------------------- the server, as the kernel counts it */
 
-static int pids[64], pids_count;
+static int pids[64], pids_count, database, server_core, generator_core;
 
 static double server_cpu_s(void) {
     double sum = 0;
@@ -167,23 +167,61 @@ static double server_cpu_s(void) {
     return sum;
 }
 
-/* The part of it that was spent in the kernel; in ticks of 10 ms. */
+/* Of /proc/PID/stat: user, system, and both of the children that ended. In ticks of 10 ms, as seconds. */
+static bool read_stat(int pid, double found[4]) {
+    char path[64], text[1024], *at;
+    unsigned long user = 0, system = 0, users = 0, systems = 0;
+    double tick = sysconf(_SC_CLK_TCK);
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return false;
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[size] = 0;
+    if ((at = strrchr(text, ')')) == NULL) return false;
+    sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu", &user, &system, &users, &systems);
+    found[0] = user / tick;
+    found[1] = system / tick;
+    found[2] = users / tick;
+    found[3] = systems / tick;
+    return true;
+}
+
+/* The part of the CPU that was spent in the kernel. */
 static double server_system_s(void) {
-    double sum = 0;
-    for (int i = 0; i < pids_count; i++) {
-        char path[64], text[1024], *at;
-        unsigned long system = 0;
-        snprintf(path, sizeof path, "/proc/%d/stat", pids[i]);
-        FILE *file = fopen(path, "r");
-        if (file == NULL) continue;
-        size_t size = fread(text, 1, sizeof text - 1, file);
-        fclose(file);
-        text[size] = 0;
-        if ((at = strrchr(text, ')')) != NULL)
-            sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %lu", &system);
-        sum += system / (double)sysconf(_SC_CLK_TCK);
-    }
+    double sum = 0, found[4];
+    for (int i = 0; i < pids_count; i++)
+        if (read_stat(pids[i], found)) sum += found[1];
     return sum;
+}
+
+/* A database in processes of its own: PID is their parent, and its sessions come and go. */
+static double database_cpu_s(void) {
+    double found[4], sum;
+    char path[64];
+    int child;
+    if (database == 0 || !read_stat(database, found)) return 0;
+    sum = found[0] + found[1] + found[2] + found[3];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", database, database);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return sum;
+    while (fscanf(file, "%d", &child) == 1)
+        if (read_stat(child, found)) sum += found[0] + found[1] + found[2] + found[3];
+    fclose(file);
+    return sum;
+}
+
+/* How long a core was busy, with whatever: what was not the server, or not this generator, were the neighbours. */
+static double busy_s(int core) {
+    char line[512];
+    unsigned long number, user = 0, nice = 0, system = 0, irq = 0, softirq = 0, steal = 0;
+    FILE *file = fopen("/proc/stat", "r");
+    if (file == NULL) return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (line[3] != ' ' && sscanf(line, "cpu%lu %lu %lu %lu %*u %*u %lu %lu %lu", &number, &user, &nice, &system, &irq, &softirq, &steal) > 4 &&
+            number == (unsigned long)core) break;
+    fclose(file);
+    return (user + nice + system + irq + softirq + steal) / (double)sysconf(_SC_CLK_TCK);
 }
 
 /* Resident memory of its own: anonymous and shared, without mapped files. */
@@ -200,6 +238,8 @@ static long server_kb(void) {
     }
     return sum;
 }
+
+static long kb_before;
 
 static double own_cpu_s(void) {
     struct rusage use;
@@ -607,7 +647,7 @@ static void open_one(int index) {
 }
 
 static void connect_all(void) {
-    long kb = server_kb();
+    kb_before = server_kb();
     double cpu = server_cpu_s();
     uint64_t start = now_ns(), limit = start + CONNECT_LIMIT_S * SECOND_NS;
     int opened = 0;
@@ -621,7 +661,7 @@ static void connect_all(void) {
     wait_ms(300);
     printf("{\"event\":\"connected\",\"connections\":%d,\"wall_s\":%.3f,\"server_cpu_s\":%.6f,\"server_kb\":%ld,"
            "\"window\":%d,\"ack_every\":%d,\"ack_ms\":%d}\n",
-           conns_count, wall, server_cpu_s() - cpu, server_kb() - kb, window, ack_every, ack_ms);
+           conns_count, wall, server_cpu_s() - cpu, server_kb() - kb_before, window, ack_every, ack_ms);
     fflush(stdout);
 }
 
@@ -629,7 +669,8 @@ static void be_idle(double seconds) {
     double cpu = server_cpu_s();
     uint64_t start = now_ns();
     wait_ms((int)(seconds * 1000));
-    printf("{\"event\":\"idle\",\"wall_s\":%.3f,\"server_cpu_s\":%.6f}\n", (now_ns() - start) / 1e9, server_cpu_s() - cpu);
+    printf("{\"event\":\"idle\",\"wall_s\":%.3f,\"server_cpu_s\":%.6f,\"server_kb\":%ld}\n", (now_ns() - start) / 1e9,
+           server_cpu_s() - cpu, server_kb() - kb_before);
     fflush(stdout);
 }
 
@@ -659,7 +700,7 @@ static void publish_for(double pace, double seconds, int at_once) {
         while ((now_ns() < until || sent == 0) && !closed) {
             for (uint64_t ticks = turn(10); ticks > 0; ticks--) {
                 if (now_ns() >= until && sent > 0) break;
-                if (sent - answered < PACED_UNANSWERED) publish_one();
+                if (sent - answered < (uint64_t)ahead) publish_one();
                 else unsent++;
             }
             acknowledge_late();
@@ -683,18 +724,26 @@ static void phase(const char *name, double seconds, int burst) {
     int at_once = !strcmp(name, "burst") ? burst : 1;
     publish_for(pace, pace > 0 && pace < 4 ? 1 / pace : 0.3, at_once);
     wait_ms(SETTLE_MS);
-    double cpu = server_cpu_s(), system = server_system_s(), own = own_cpu_s();
+    double cpu = server_cpu_s(), system = server_system_s(), database_cpu = database_cpu_s();
+    double own = own_cpu_s(), server_busy = busy_s(server_core), own_busy = busy_s(generator_core);
     uint64_t start = now_ns();
     publish_for(pace, seconds, at_once);
-    double own_used = own_cpu_s() - own, own_wall = (now_ns() - start) / 1e9;
+    double own_wall = (now_ns() - start) / 1e9;
+    own = own_cpu_s() - own;
+    own_busy = busy_s(generator_core) - own_busy;
     wait_ms(SETTLE_MS);
-    double used = server_cpu_s() - cpu, wall = ((delivered ? last_delivery_ns : now_ns()) - start) / 1e9;
+    cpu = server_cpu_s() - cpu;
+    system = server_system_s() - system;
+    server_busy = busy_s(server_core) - server_busy;
+    database_cpu = database_cpu_s() - database_cpu;
+    double wall = ((delivered ? last_delivery_ns : now_ns()) - start) / 1e9;
     uint64_t expected = sent * recipients();
     printf("{\"event\":\"phase\",\"pace\":\"%s\",\"published\":%lu,\"answered\":%lu,\"unsent\":%lu,\"expected\":%lu,\"delivered\":%lu,"
            "\"lost\":%ld,\"doubles\":%lu,\"disorder\":%lu,\"errors\":%lu,\"closed\":%lu,\"acks\":%lu,\"reads\":%lu,\"received_bytes\":%lu,"
-           "\"wall_s\":%.6f,\"server_cpu_s\":%.6f,\"server_system_s\":%.2f,\"generator_cpu_s\":%.6f,\"generator_wall_s\":%.6f,\"server_kb\":%ld,",
+           "\"wall_s\":%.6f,\"server_cpu_s\":%.6f,\"server_system_s\":%.2f,\"server_core_busy_s\":%.2f,\"database_cpu_s\":%.2f,"
+           "\"generator_cpu_s\":%.6f,\"generator_core_busy_s\":%.2f,\"generator_wall_s\":%.6f,\"server_kb\":%ld,",
            name, sent, answered, unsent, expected, delivered, (long)(expected - delivered), doubles, disorder, errors, closed, acks, reads,
-           received_bytes, wall, used, server_system_s() - system, own_used, own_wall, server_kb());
+           received_bytes, wall, cpu, system, server_busy, database_cpu, own, own_busy, own_wall, server_kb());
     print_histogram("latency_us", &latencies);
     printf(",");
     print_histogram("answer_us", &answers);
@@ -736,13 +785,17 @@ int main(int argc, char **argv) {
         else if (!strcmp(name, "--phases")) phases = value;
         else if (!strcmp(name, "--idle")) idle_s = atof(value);
         else if (!strcmp(name, "--burst")) burst = atoi(value);
+        else if (!strcmp(name, "--ahead")) ahead = atoi(value);
+        else if (!strcmp(name, "--server-core")) server_core = atoi(value);
+        else if (!strcmp(name, "--generator-core")) generator_core = atoi(value);
+        else if (!strcmp(name, "--database")) database = atoi(value);
         else if (!strcmp(name, "--acks")) acks_wanted = atoi(value);
         else if (!strcmp(name, "--reader")) reader = !strcmp(value, "spin") ? SPIN : !strcmp(value, "sleep") ? SLEEP : NAP;
         else if (!strcmp(name, "--pids")) {
             for (char *pid = strtok(value, ","); pid && pids_count < 64; pid = strtok(NULL, ",")) pids[pids_count++] = atoi(pid);
         } else fail("unknown option %s", name);
     }
-    if (burst >= RING) fail("--burst is below %d", RING);
+    if (burst >= RING || ahead >= RING) fail("--burst and --ahead are below %d", RING);
     random_state = now_ns() | 1;
     prctl(PR_SET_TIMERSLACK, 1000);    /* naps as short as asked for */
     conns_count = subscribers + (dialect < WS);     /* with the others the first subscriber publishes */

@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,10 @@ def build(name: str) -> Path:
     if not program.exists():
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            raise SystemExit(
-                "A C compiler is needed to build the load generator. On Debian: apt-get install gcc libc6-dev"
-            )
+            raise SystemExit("The load generator needs a C compiler. On Debian: apt-get install gcc libc6-dev")
         STATE.mkdir(parents=True, exist_ok=True)
         made = program.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, "-O2", "-Wall", "-o", made, source, "-lm"], check=True)
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", made, source, "-lm"], check=True)
         made.rename(program)
     return program
 
@@ -47,7 +45,7 @@ def allow_files(sockets: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(needed, hard)))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard if 0 <= needed <= hard else needed))
         except (ValueError, PermissionError):
             raise SystemExit(
                 f"{sockets} sockets need {needed} open files; {hard} are allowed. "
@@ -57,12 +55,13 @@ def allow_files(sockets: int) -> None:
 
 @dataclass
 class Loaded:
-    """What the generator told of one server: connecting, standing idle, and each phase."""
+    """What the generator told of one server: connecting, standing idle, and each phase. Its names are in load.c."""
 
     connected: dict[str, Any] = field(default_factory=dict)
     idle: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
     trouble: str = ""
+    """Why it ended early."""
 
 
 def run(
@@ -71,21 +70,25 @@ def run(
     pids: Sequence[int],
     subscribers: int,
     phases: Sequence[tuple[str, float]],
-    **options: object,
+    options: Mapping[str, object],
 ) -> Loaded:
-    """One generator on its core, from connecting to the last phase. `options` are its other options."""
-    command = [
-        build("load"), "--dialect", dialect, "--port", port, "--pids", ",".join(map(str, pids)),
-        "--subscribers", subscribers, "--phases", ",".join(f"{name}:{seconds:g}" for name, seconds in phases),
-    ]  # fmt: skip
-    for name, value in options.items():
-        command += [f"--{name}", value]
+    """One generator on its core, from connecting to the last phase: (pace, seconds) each."""
+    given = {
+        "dialect": dialect,
+        "port": port,
+        "pids": ",".join(map(str, pids)),
+        "subscribers": subscribers,
+        "phases": ",".join(f"{pace}:{seconds:g}" for pace, seconds in phases),
+        "server-core": min(machine.SERVER_CORES),
+        "generator-core": min(machine.GENERATOR_CORES),
+        **options,
+    }
     child = subprocess.Popen(
-        [str(part) for part in command],
+        [build("load"), *[str(part) for name, value in given.items() for part in (f"--{name}", value)]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, machine.GENERATOR_CORES),
+        preexec_fn=lambda: os.sched_setaffinity(0, {min(machine.GENERATOR_CORES)}),
     )
     loaded = Loaded()
     try:
@@ -99,9 +102,7 @@ def run(
                 setattr(loaded, kind, event)
         loaded.trouble = child.stderr.read().strip()
         if child.wait() and not loaded.trouble:
-            loaded.trouble = (
-                loaded.phases[-1]["error"] if loaded.phases else f"the generator ended with {child.returncode}"
-            )
+            loaded.trouble = loaded.phases[-1]["error"] if loaded.phases else f"exit status {child.returncode}"
     finally:
         if child.poll() is None:
             child.kill()

@@ -1,7 +1,7 @@
-"""The systems that are compared, and how each is started: one process on the server's core, on a free port.
+"""The systems that are compared, and how each is started: on the server's core, on a free port.
 
 Each is set up as its own documentation says, with what it needs for thousands of connections and nothing that slows it
-down: no access log, no compression, no second process between.
+down: no access log, no compression, no proxy in front. Seriatim is the site as `manage.py serve` runs it.
 """
 
 from __future__ import annotations
@@ -10,76 +10,48 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import machine
-from bench.fanout import load, peers
-from tests.servers import free_port
+from bench.fanout import install, load
+
+HERE = "bench/fanout"
+
+
+def _nothing() -> None:
+    """For systems that need no installation."""
+
+
+def _own_environment(folder: Path) -> dict[str, str]:
+    return dict(os.environ)
 
 
 @dataclass(frozen=True)
 class System:
-    """One of those compared. `prepare` installs what it needs and gives the command that serves on a port."""
+    """One of those compared."""
 
     name: str
+    """Also the dialect that the load generator speaks to it."""
     title: str
     command: Callable[[Path, int, int], list[str]]
-    """(folder of its own, port, connections) → command line"""
-    environment: Callable[[Path], dict[str, str]] = field(default=lambda folder: dict(os.environ))
-    prepare: Callable[[], object] = lambda: None
-
-
-@dataclass(frozen=True)
-class Server:
-    """One that listens: its port, and all its processes."""
-
-    port: int
-    pids: list[int]
+    """(a folder of its own, port, connections) → command line"""
+    environment: Callable[[Path], dict[str, str]] = _own_environment
+    install: Callable[[], object] = _nothing
+    """Makes sure that it is there; `install.Missing` where that cannot be."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """For the load generator."""
 
 
 @contextmanager
-def running(system: System, folder: Path, connections: int) -> Iterator[Server]:
-    """The system on the server's core, from when it listens; ended in the end."""
-    port = free_port()
-    with open(folder / "log", "wb") as log:
-        child = subprocess.Popen(
-            system.command(folder, port, connections),
-            cwd=machine.ROOT,
-            env=system.environment(folder),
-            stdout=log,
-            stderr=log,
-            preexec_fn=lambda: os.sched_setaffinity(0, machine.SERVER_CORES),
-        )
-    try:
-        try:
-            machine._wait(child, port)
-        except SystemExit as error:
-            raise SystemExit(f"{system.title}: {error}\n{(folder / 'log').read_text()[-2000:]}") from None
-        time.sleep(0.5)  # what it does after it listens: workers, first sweeps
-        yield Server(port, family(child.pid))
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def family(pid: int) -> list[int]:
-    """The process and its descendants."""
-    found = [pid]
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            found += family(int(child))
-    return found
-
-
-# -- the systems
+def running(system: System, folder: Path, connections: int) -> Iterator[tuple[int, list[int]]]:
+    """The system, started for this: its port and all its processes. Ended in the end."""
+    with machine.serving(
+        lambda port: system.command(folder, port, connections), folder, system.environment(folder), folder / "log"
+    ) as process:
+        yield process.port, machine.family(process.pid)
 
 
 def _floor(folder: Path, port: int, connections: int) -> list[str]:
@@ -87,8 +59,9 @@ def _floor(folder: Path, port: int, connections: int) -> list[str]:
 
 
 def _nchan(folder: Path, port: int, connections: int) -> list[str]:
-    nginx, module = peers.nginx()
-    (folder / "nginx.conf").write_text(
+    program, module = install.nginx()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
         f"""
         load_module {module};
         daemon off;
@@ -112,27 +85,45 @@ def _nchan(folder: Path, port: int, connections: int) -> list[str]:
         }}
         """
     )
-    return [str(nginx), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    return [str(program), "-e", "stderr", "-p", str(folder), "-c", str(configuration)]
 
 
 def _seriatim(folder: Path, port: int, connections: int) -> list[str]:
-    template = folder.parent / "seriatim.sqlite3"
-    if "DATABASE_URL" in os.environ or not template.exists():
+    # One migration for all rounds. The file is whole: its journal went with the last connection.
+    migrated = folder.parent / "migrated.sqlite3"
+    if migrated.exists():
+        shutil.copy(migrated, folder / "db.sqlite3")
+    else:
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
         subprocess.run(migrate, cwd=machine.ROOT, env=machine.environment(folder), check=True)
-        if (folder / "db.sqlite3").exists():
-            # One migration for all rounds; the journal is gone, since the last connection was closed.
-            shutil.copy(folder / "db.sqlite3", template)
-    else:
-        shutil.copy(template, folder / "db.sqlite3")
+        if "DATABASE_URL" not in os.environ:
+            shutil.copy(folder / "db.sqlite3", migrated)
     return [sys.executable, "manage.py", "serve", "--port", str(port)]
+
+
+def _node(script: str) -> Callable[[Path, int, int], list[str]]:
+    return lambda folder, port, connections: [install.node(), f"{HERE}/{script}", str(port)]
+
+
+def _node_environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "NODE_PATH": str(install.NODE / "node_modules"), "NODE_ENV": "production"}
+
+
+def _channels(folder: Path, port: int, connections: int) -> list[str]:
+    daphne = [sys.executable, "-m", "daphne", "--verbosity", "0", "--bind", "127.0.0.1", "--port", str(port)]
+    return [*daphne, "bench.fanout.channels_site:application"]
 
 
 SYSTEMS = {
     system.name: system
     for system in (
         System("floor", "C, one send() each", _floor),
-        System("nchan", "nginx + nchan", _nchan, prepare=peers.nginx),
-        System("seriatim", "Seriatim", _seriatim, environment=machine.environment),
+        System("nchan", "nginx + nchan", _nchan, install=install.nginx),
+        System("seriatim", "Seriatim", _seriatim, machine.environment),
+        System("ws", "Node ws", _node("ws.cjs"), _node_environment, install.node),
+        System("socketio", "Socket.IO", _node("socketio.cjs"), _node_environment, install.node),
+        # The layer drops what is more than 100 messages ahead of a consumer, and at thousands of deliveries a second
+        # more than a few messages take minutes to arrive.
+        System("channels", "Channels + Daphne", _channels, options={"burst": 8, "ahead": 8}),
     )
 }
