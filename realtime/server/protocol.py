@@ -209,6 +209,9 @@ class SeriatimProtocol(DaphneProtocol):
     reading = True
     """False while the application takes no more: what came then stays in `data`."""
     _agreed: deflate.Agreement | None = None
+    _closed_by_client = False
+    _last_call: Any = None
+    """Drops a connection that was closed in order and does not take the rest."""
 
     # ------------------------------------------------------------------ Autobahn's events
 
@@ -352,6 +355,22 @@ class SeriatimProtocol(DaphneProtocol):
         if self.socket is not None and self.socket.on_heard is not None:
             self.socket.on_heard()
 
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        self._closed_by_client = True
+        found: bool | None = super().onCloseFrame(code, reasonRaw)
+        return found
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        """Autobahn's end of every connection. It would reset one whose close frame it has just answered, and a reset
+        overtakes the answer; the others it leaves open for as long as a client does not read what is left."""
+        if abort and not self._closed_by_client:
+            super()._closeConnection(True)
+        else:
+            self._last_call = self.factory._batched_timer.call_later(
+                self.closeHandshakeTimeout, self.transport.abortConnection
+            )
+            super()._closeConnection(False)
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         # A handshake that Autobahn refused never reached onConnect, which would have set `server`.
         if getattr(self, "server", None) is not None:
@@ -359,6 +378,9 @@ class SeriatimProtocol(DaphneProtocol):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
+        if self._last_call is not None:
+            self._last_call.cancel()
+            self._last_call = None
         socket, self.socket = self.socket, None
         if socket is not None:
             socket.lost()

@@ -1,0 +1,96 @@
+"""Sends back what comes, text and binary, through our server class; only tests mount it.
+
+    python -m tests.conformance.echo --port 9001
+
+At /echo messages go in through the socket's `on_text` and `on_binary` and out through its `write`, as the platform's
+own do; at /asgi through ASGI, as those of a project's own consumers do. Nobody logs in, nothing is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+import django
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.conformance.settings"
+django.setup()
+
+# Daphne installs its reactor, and settings are read, when these are imported.
+from realtime.links import DEFLATE, WEBSOCKET  # noqa: E402
+from realtime.protocol.websocket import BINARY_FINAL, compressed_frame, data_frame  # noqa: E402
+from realtime.server.protocol import SOCKET, Socket  # noqa: E402
+from realtime.server.run import SeriatimServer, endpoint  # noqa: E402
+
+
+class EchoServer(SeriatimServer):
+    """The server without a worker behind it, there being no log, and impatient with closing."""
+
+    def extend(self) -> None:
+        super().extend()
+        self.ws_factory.setProtocolOptions(allowNullOrigin=True, closeHandshakeTimeout=1)
+
+    def _start_worker(self) -> None:
+        self._on_ready()
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] != "websocket":
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await receive()
+    socket: Socket = scope["extensions"][SOCKET]
+    if scope["path"] == "/echo":
+        _mount(socket)
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text == "raise":
+            raise RuntimeError("as asked")
+        if text is not None and text.startswith("close "):
+            _, code, reason = text.split(" ", 2)
+            await send({"type": "websocket.close", "code": int(code), "reason": reason})
+            continue
+        part = "bytes" if text is None else "text"
+        await send({"type": "websocket.send", part: message[part]})
+
+
+def _mount(socket: Socket) -> None:
+    encoding = DEFLATE[socket.window_bits] if socket.window_bits else WEBSOCKET
+
+    def on_text(text: str) -> None:
+        if text == "raise":
+            raise RuntimeError("as asked")
+        if text.startswith("close "):
+            _, code, reason = text.split(" ", 2)
+            socket.close(int(code), reason)
+        else:
+            socket.write(encoding.encode([text]))
+
+    def on_binary(data: bytes) -> None:
+        if socket.window_bits:
+            socket.write(compressed_frame(BINARY_FINAL, data, socket.window_bits))
+        else:
+            socket.write(data_frame(BINARY_FINAL, data))
+
+    socket.on_text = on_text
+    socket.on_binary = on_binary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    where = endpoint("127.0.0.1", parser.parse_args().port)
+    server = EchoServer(application, where, lambda: None, verbosity=0)
+    server.run()
+    sys.exit(1 if server.listen_failed else 0)
+
+
+if __name__ == "__main__":
+    main()
