@@ -80,6 +80,11 @@ class SeriatimServer(Server):
         # In the loop's first turn, not with the first client: what the worker has to read should not make him wait.
         reactor.callLater(0, self._start_worker)  # type: ignore[arg-type]  # the stub has other argument names
 
+    def listen_success(self, port: Any) -> Any:
+        """Daphne forgets the port, which the drain has to close."""
+        super().listen_success(port)
+        return port
+
     def listen_error(self, failure: Any) -> None:
         """The address is taken, or not ours: said by Daphne, and told by the exit status."""
         self.listen_failed = True

@@ -139,6 +139,8 @@ class Supervisor:
             if slot.process is not None and self._stopping:
                 self._send_away(slot, now)
         if self._stopping:
+            # The workers stop listening, too: clients are refused at once, where they would wait for nobody.
+            self._listening.close()
             self._abandon_replacement(now)
         elif self._replacing:
             self._mind_replacement(now)

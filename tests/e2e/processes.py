@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -14,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.e2e.wire import linger_reset
 from tests.servers import Site
@@ -37,18 +40,38 @@ def _migrated() -> Path:
     return folder / "db.sqlite3"
 
 
+class WorkerProcess(NamedTuple):
+    """A child of the supervisor."""
+
+    name: str
+    """As in `ready`: w1, w2, … While one is replaced there are two of a name."""
+    pid: int
+
+    def signal(self, number: signal.Signals) -> bool:
+        """False when it is gone."""
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
 class ServerProcess(Site):
     """`manage.py serve` on a free port with a database of its own, or with the one at `database_url`.
 
-    `start` returns when /readyz says so. After `kill9`, `start` goes on with the same port and database. With `mutant`
+    `start` returns when /readyz says so. After `kill9`, `start` goes on with the same port and database. With several
+    `workers` the process is their supervisor, and the variables must lead to a PostgreSQL and a Redis. With `mutant`
     the server runs with that fault built in (`tests.e2e.mutant_serve`).
     """
 
-    def __init__(self, *, database_url: str | None = None, mutant: str | None = None, **variables: str) -> None:
+    def __init__(
+        self, *, database_url: str | None = None, workers: int = 1, mutant: str | None = None, **variables: str
+    ) -> None:
         if database_url is not None:
             variables["DATABASE_URL"] = database_url
         super().__init__(**variables)
         self._database_url = database_url
+        self.count = workers
         self.mutant = mutant
 
     def prepare(self) -> None:
@@ -58,14 +81,17 @@ class ServerProcess(Site):
             super().prepare()
 
     def command(self) -> list[str]:
-        if self.mutant is None:
-            return super().command()
-        return [sys.executable, "-m", "tests.e2e.mutant_serve", self.mutant, "--port", str(self.port)]
+        command = super().command()
+        if self.mutant is not None:
+            command = [sys.executable, "-m", "tests.e2e.mutant_serve", self.mutant, "--port", str(self.port)]
+        return command if self.count == 1 else [*command, "--workers", str(self.count)]
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "PYTHONPATH": str(_ROOT)}
 
     def answers(self) -> bool:
+        if self.count > 1 and len(self.workers()) < self.count:
+            return False
         try:
             with closing(urllib.request.urlopen(f"{self.url}/readyz", timeout=5)) as answer:
                 return bool(answer.status == 200)
@@ -86,6 +112,21 @@ class ServerProcess(Site):
         assert self._process is not None
         return self._process.pid
 
+    def workers(self) -> list[WorkerProcess]:
+        """The supervisor's children, as far as they have come to be workers; none while there is no supervisor."""
+        process = self._process
+        children = "" if process is None else _read_proc(f"{process.pid}/task/{process.pid}/children")
+        found: list[WorkerProcess] = []
+        for pid in children.split():
+            arguments = _read_proc(f"{pid}/cmdline").split("\0")
+            if "--number" in arguments:  # else it has only been forked, or is dead
+                found.append(WorkerProcess(f"w{arguments[arguments.index('--number') + 1]}", int(pid)))
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -102,6 +143,14 @@ class ServerProcess(Site):
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def _read_proc(name: str) -> str:
+    """A file of /proc; "" when its process has ended."""
+    try:
+        return Path("/proc", name).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Flow:
@@ -127,6 +176,10 @@ class Flow:
 
     def speak(self) -> None:
         self._voice.set()
+
+    @property
+    def hurt(self) -> bool:
+        return bool(self.delay_s) or self.rate_bytes_s is not None or not self._voice.is_set()
 
     async def run(self) -> None:
         while True:
@@ -197,6 +250,11 @@ class Link:
             for writer in self._writers:
                 linger_reset(writer.transport)
                 writer.transport.abort()
+
+    @property
+    def hurt(self) -> bool:
+        """Whether it is silenced, slowed or delayed now."""
+        return self.up.hurt or self.down.hurt
 
     def heal(self) -> None:
         """Takes every fault away."""
