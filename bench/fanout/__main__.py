@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, wire
-from bench.fanout import database, install, load, plot
+from bench.fanout import check, database, install, load, plot
 from bench.fanout.report import Report
 from bench.fanout.systems import SYSTEMS, System, running
 
@@ -84,6 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"No pace: {', '.join(wrong)}. A pace is a number of messages a second, full or burst.")
     load.allow_files(max(counts) + 1)
     machine.pin_generator()
+    prove_generator()
     for name in list(names):
         try:
             SYSTEMS[name].install()
@@ -106,6 +107,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         key=lambda result: (counts.index(result["subscribers"]), names.index(result["system"]), result["round"])
     )
     return {"machine": machine.describe(), "rounds": options.rounds, "results": results}
+
+
+def prove_generator() -> None:
+    """Has a generator that was newly built find faults before it is trusted."""
+    proven = load.build("load").with_suffix(".proven")
+    if not proven.exists():
+        print("Proving the load generator …", flush=True)
+        check.generator()
+        proven.touch()
 
 
 def one(

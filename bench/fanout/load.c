@@ -41,7 +41,6 @@
 #define RING 4096               /* publications that may be unanswered */
 #define SHAKING 64              /* connections that are being opened at the same time */
 #define CONNECT_LIMIT_S 120
-#define DRAIN_LIMIT_S 60
 #define SETTLE_MS 30            /* after the last delivery: acks that are on the way */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="           /* of RFC 6455 §1.3, */
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="    /* which also says what it is answered with */
@@ -66,6 +65,7 @@ struct conn {
 static enum dialect dialect;
 static int port, subscribers, conns_count, epoll_fd, timer_fd;
 static bool acks_wanted = true;
+static double drain_s = 60;     /* how long what was published may take to arrive */
 static enum { NAP, SLEEP, SPIN } reader;
 static const char *channel = "bench";
 static char **tokens;
@@ -418,19 +418,20 @@ static bool take_message(struct conn *c, const char *text, size_t size, uint64_t
     }
     uint64_t made_ns = hexadecimal(mark + 2, 16);
     uint32_t number = hexadecimal(mark + 18, 8);
+    if (dialect == SERIATIM && ack_every && ++c->processed >= c->acked_after) c->ack_due = acks_wanted;
+    if (number < c->next_number) {
+        doubles++;              /* or late: then it is lost at its place, too */
+        return true;
+    }
+    bool in_order = number == c->next_number;
     if (dialect == SERIATIM) {
         const char *at = memmem(text, size, "\"serial\":", 9);
         uint64_t serial = at == NULL ? 0 : strtoull(at + 9, NULL, 10);
-        if (serial != c->serial + 1) disorder++;
+        in_order &= serial == c->serial + 1;
         c->serial = serial;
-        if (ack_every && ++c->processed >= c->acked_after) c->ack_due = acks_wanted;
         c->last_ns = now;
     }
-    if (number < c->next_number) {
-        doubles++;
-        return true;
-    }
-    if (number > c->next_number) disorder++;    /* what it left out shows as lost, unless it still comes as a double */
+    if (!in_order) disorder++;
     c->next_number = number + 1;
     record(&latencies, now > made_ns ? now - made_ns : 0);
     delivered++;
@@ -692,7 +693,7 @@ static void publish_for(double pace, double seconds, int at_once) {
         floor_done = false;
         snprintf(text, sizeof text, "go %.0f %.0f", pace * 1000, seconds * 1000);
         put_text(publisher, text);
-        while (!floor_done && now_ns() < until + DRAIN_LIMIT_S * SECOND_NS && !closed) turn(10);
+        while (!floor_done && now_ns() < until + (uint64_t)(drain_s * SECOND_NS) && !closed) turn(10);
     } else if (pace > 0) {
         uint64_t step = (uint64_t)(SECOND_NS / pace);
         struct itimerspec timer = {{step / SECOND_NS, step % SECOND_NS}, {0, 1}};
@@ -714,7 +715,7 @@ static void publish_for(double pace, double seconds, int at_once) {
         while (now_ns() < until && !closed) turn(10);
         publishing_continues = false;
     }
-    limit = now_ns() + DRAIN_LIMIT_S * SECOND_NS;
+    limit = now_ns() + (uint64_t)(drain_s * SECOND_NS);
     while ((answered < sent || delivered < sent * recipients()) && now_ns() < limit && !closed) turn(10);
 }
 
@@ -784,6 +785,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(name, "--channel")) channel = value;
         else if (!strcmp(name, "--phases")) phases = value;
         else if (!strcmp(name, "--idle")) idle_s = atof(value);
+        else if (!strcmp(name, "--drain")) drain_s = atof(value);
         else if (!strcmp(name, "--burst")) burst = atoi(value);
         else if (!strcmp(name, "--ahead")) ahead = atoi(value);
         else if (!strcmp(name, "--server-core")) server_core = atoi(value);
