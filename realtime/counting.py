@@ -80,11 +80,14 @@ class Counts:
         "retained_at",
         "round_messages",
         "round_seconds",
+        "started_at",
         "stored",
         "stored_bytes",
     )
 
     def __init__(self) -> None:
+        self.started_at = time.time()
+        """Unix seconds."""
         # Bumped on the loop's thread.
         self.opened: defaultdict[str, int] = defaultdict(int)
         """Connections by transport."""

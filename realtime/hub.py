@@ -381,6 +381,7 @@ class Hub:
             "duplicates": 0,
             "blocks_read": 0,
             "late": 0,
+            "early": 0,
             "sent": 0,
             "cache_hits": 0,
             "cache_misses": 0,
@@ -534,6 +535,8 @@ class Hub:
         fresh = order.offer(news.first, news.frames)
         if fresh:
             self._deliver(followed, fresh)
+        else:
+            self.counts["early"] += 1
         self._mind_hole(followed)
 
     def hear_of(self, channel: ChannelName, epoch: str | None, head: int, grace_s: float | None = None) -> None:

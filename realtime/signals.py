@@ -54,6 +54,12 @@ def send_published(channel: str, epoch: str, first: int, count: int) -> None:
     send(published, Message, channel=channel, epoch=epoch, serials=range(first, first + count))
 
 
+def dropped() -> int:
+    """How many signals of this process its receivers were too slow for."""
+    current = _current
+    return 0 if current is None else current.dropped
+
+
 def flush(timeout_s: float = EXIT_S) -> bool:
     """Waits until the receivers have seen everything sent so far; False when that took too long. For tests."""
     current = _current
