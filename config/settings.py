@@ -1,8 +1,9 @@
 """Settings of the site. The only module that reads the environment.
 
 Variables (docs/reference/settings.md describes them): SECRET_KEY, REALTIME_JWT_SECRET, ALLOWED_HOSTS, DATABASE_URL,
-REDIS_URL, REALTIME_ORIGINS, WORKERS, PORT, DEBUG, DEMO, HTTPS, BEHIND_PROXY, COLLECTED_STATIC, LOG_LEVEL, STATE_DIR,
-ENV_FILE. Without any of them the site does not start in production form, and says what is missing.
+REDIS_URL, REALTIME_ORIGINS, TRUSTED_PROXIES, WORKERS, PORT, DEBUG, DEMO, HTTPS, BEHIND_PROXY, COLLECTED_STATIC,
+LOG_LEVEL, STATE_DIR, ENV_FILE, and REALTIME_… for numbers of the platform. Without any of them the site does not start
+in production form, and says what is missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import environ
 
+from realtime.conf import keys
 from realtime.layers import redis_layer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -122,7 +124,12 @@ REALTIME: dict[str, Any] = {
     "WORKERS": env.int("WORKERS", default=1),
     "ORIGINS": env.list("REALTIME_ORIGINS", default=[]),
     "SIGNING_KEYS": {"default": {"alg": "HS256", "secret": _jwt_secret}} if _jwt_secret else {},
+    "TRUSTED_PROXIES": env.list("TRUSTED_PROXIES", default=[]),
 }
+# Every limit and interval of the platform by its own name, as in REALTIME_CONNECTIONS_MAX=5000.
+for _name, _key in keys().items():
+    if isinstance(_key.default, int) and (_variable := f"REALTIME_{_name}") in env.ENVIRON:
+        REALTIME[_name] = env.int(_variable)
 
 # -- accounts and pages -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
 from realtime.conf import settings
+from realtime.delivery.addresses import parse_networks
 
 TAG: Final = "realtime"
 
@@ -207,6 +208,22 @@ def check_websocket_path(**_: Any) -> list[checks.CheckMessage]:
             id="realtime.E017",
         )
     ]
+
+
+@checks.register(TAG)
+def check_trusted_proxies(**_: Any) -> list[checks.CheckMessage]:
+    """What stands for a proxy's address can be compared with one; otherwise all clients would share the proxy's."""
+    try:
+        parse_networks(settings.TRUSTED_PROXIES)
+    except (ValueError, TypeError) as error:
+        return [
+            checks.Error(
+                f"REALTIME['TRUSTED_PROXIES']: {error}.",
+                hint="Give addresses or networks, as in 10.0.0.0/8; bits behind the prefix must be 0.",
+                id="realtime.E018",
+            )
+        ]
+    return []
 
 
 @checks.register(TAG)

@@ -89,6 +89,7 @@ class Key(Generic[T]):
 _NO_TEXT = cast("str | None", None)
 _NO_KEYS: Mapping[str, Mapping[str, str]] = {}
 _NO_ORIGINS: Sequence[str] = ()
+_NO_NETWORKS: Sequence[str] = ()
 
 
 class Settings:
@@ -238,6 +239,83 @@ class Settings:
         "for the CPU of both sides. 0 is off: the extension is declined.",
     )
     LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
+
+    # -- admission: who may connect ----------------------------------------------------------------------------------
+    CONNECTIONS_MAX = Key(
+        20_000,
+        "connections per worker",
+        "About 25 KB each, so half a gigabyte; never more than the open files that the system allows. 0 is no limit.",
+    )
+    CONNECTIONS_PER_ADDRESS_MAX = Key(
+        10_000,
+        "connections per address and worker",
+        "Half of a worker: a campus, a carrier, or a proxy that is not in TRUSTED_PROXIES looks like one address. "
+        "Lower it where clients come directly. 0 is no limit.",
+    )
+    CONNECTIONS_PER_CLIENT_MAX = Key(
+        1000,
+        "connections per client id and worker",
+        "More than the tabs and devices of a person, enough for a backend; beyond it a program opens them in a loop. "
+        "0 is no limit.",
+    )
+    UNAUTHENTICATED_MAX = Key(
+        2000,
+        "connections per worker",
+        "That have not proved who they are yet; with AUTH_TIMEOUT_MS it bounds what strangers can occupy. "
+        "0 is no limit.",
+    )
+    CONNECTIONS_PER_S = Key(
+        500,
+        "new connections per second and worker",
+        "Each costs up to a millisecond of CPU with token and attach: half of a core is left to those who are here. "
+        "0 is no limit.",
+    )
+    CONNECTIONS_BURST = Key(
+        10_000,
+        "connections",
+        "So many may come at once before the rate holds: those of a neighbour that died.",
+        least=1,
+    )
+    RETRY_AFTER_MAX_S = Key(
+        120, "seconds", "The longest that a refused client is asked to wait; the more are refused, the longer.", least=1
+    )
+    TRUSTED_PROXIES = Key(
+        _NO_NETWORKS,
+        "list of networks or addresses",
+        "Proxies whose X-Forwarded-For is believed; from everybody else the header is text that anybody can send.",
+    )
+
+    # -- shedding: what is given up under load; how the thresholds were found is in docs/explanation/load.md -----------
+    LAG_HIGH_MS = Key(
+        500,
+        "milliseconds",
+        "From here on the event loop counts as overloaded when it stays so late for a second. 0 is off.",
+    )
+    MEMORY_MAX_BYTES = Key(
+        0,
+        "bytes per worker",
+        "Overloaded from nine tenths of it. 0: the control group's limit divided by the workers, if there is one.",
+    )
+    QUEUE_HIGH_PERCENT = Key(
+        50,
+        "percent of WRITER_QUEUE_MESSAGES and WRITER_QUEUE_BYTES",
+        "Overloaded from here, while what waits is still stored within a second; at 100 publishers are refused. "
+        "0 is off.",
+    )
+    READY_HIGH = Key(
+        10_000,
+        "subscribers",
+        "Overloaded while more than so many wait for their turn to read on from the log. 0 is off.",
+    )
+    SHED_HOLD_S = Key(
+        5, "seconds", "No step is taken back sooner: what it does needs time, and to and fro makes crowds.", least=1
+    )
+    SHED_IDLE_S = Key(
+        60, "seconds", "Connections whose client sent something within this are not idle, so never shed.", least=1
+    )
+    SHED_PERCENT = Key(
+        1, "percent of connections per second", "How fast idle ones are sent away: slower than they can come back."
+    )
 
     # -- retention ---------------------------------------------------------------------------------------------------
     IDEMPOTENCY_MIN_S = Key(

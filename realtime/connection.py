@@ -24,6 +24,7 @@ from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
 from realtime.hub import Answer, Attached, Attaching, Subscriber
 from realtime.links import Link
+from realtime.load import Place
 from realtime.log.types import Append, Page, Published
 from realtime.namespaces import Rules
 from realtime.protocol import positions, session
@@ -59,8 +60,10 @@ REMEMBERED_MOST = 1000
 class Connection:
     """The shell around one `Session`. Its owner feeds it and tells it when the connection is gone (`gone`)."""
 
-    def __init__(self, worker: Worker, link: Link, transport: str = "websocket") -> None:
+    def __init__(self, worker: Worker, link: Link, transport: str = "websocket", place: Place | None = None) -> None:
+        """`place` is the room that was found for it (`worker.load.admit`); without one it counts against no limit."""
         now = time.monotonic()
+        self._place = place
         self.transport = transport
         self.worker = worker
         self.link = link
@@ -160,6 +163,8 @@ class Connection:
         if self._gone:
             return
         self._gone = True
+        if self._place is not None:
+            self._place.leave()
         self._count_end(code)
         self.session.closed()
         self.worker.clients.discard(self)
@@ -260,6 +265,11 @@ class Connection:
             self._identify(identity, ref)
 
     def _identify(self, identity: Identity, ref: str | int | None) -> None:
+        if self._place is not None and self.session.state is State.OPENING:
+            refusal = self.worker.load.identify(self._place, identity.client)
+            if refusal is not None:
+                self._too_many(identity.client, refusal.retry_ms, ref)
+                return
         expires_in_s = None if identity.expires_at_s is None else identity.expires_at_s - time.time()
         self._allowed.clear()
         self._rights += 1
@@ -269,6 +279,15 @@ class Connection:
         if self._client is None and self.session.state is State.READY:
             self._client = identity.client
             signals.send(signals.connected, Connection, client=identity.client, connection=self.id)
+
+    def _too_many(self, client: ClientId, retry_ms: int, ref: str | int | None) -> None:
+        error = ProtocolError(
+            "limit_exceeded",
+            f"{client} has as many connections to this worker as one client may have.",
+            remedy="Share one connection, or close those that are not needed.",
+            retry_after_ms=retry_ms,
+        )
+        self._perform([session.Send(error.frame(ref)), session.Close(1013, f"retry_after_ms={retry_ms}")])
 
     def session_ended(self, end: SessionEnd) -> None:
         """Somebody logged out or was changed: ends the connection when it rests on that session."""
@@ -620,6 +639,16 @@ class Connection:
         # The client's close frame has to be read.
         self.link.resume_reading()
         self._close(1012, "drain")
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when the client sends nothing, in monotonic seconds; None: it has to stay, or goes already."""
+        waits = self._appends or self._publishing or self._joining
+        return None if waits or self.session.state is State.CLOSED else self.session.spoke_at
+
+    def shed(self, retry_ms: int) -> None:
+        """The worker has too much to do: the client is asked to come back later."""
+        self._close(1013, f"retry_after_ms={retry_ms}")
 
     # ------------------------------------------------------------------ liveness
 

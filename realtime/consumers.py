@@ -17,11 +17,16 @@ from realtime.conf import settings
 from realtime.connection import Connection
 from realtime.delivery.blocks import size_bytes
 from realtime.links import AsgiLink, Send, SocketLink
+from realtime.load import Place
+from realtime.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 SOCKET = "seriatim.socket"
 """The extension by which our server offers the socket; see realtime.server.protocol."""
+
+PLACE = "seriatim.place"
+"""The extension that says which room our server has found for the connection."""
 
 DENIAL = "websocket.http.response"
 
@@ -32,34 +37,58 @@ class RealtimeConsumer(AsyncConsumer):
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        judged = handshake.check(scope["headers"], scope.get("subprotocols") or ())
-        if isinstance(judged, handshake.Refused):
-            running_here = worker.current()
-            if running_here is not None:
-                running_here.counts.handshakes_refused[judged.status] += 1
-            await _refuse(scope, send, judged)
-            return
         running = worker.ensure()
-        await running.ready.wait()
-        socket = (scope.get("extensions") or {}).get(SOCKET)
-        link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES) if socket is None else SocketLink(socket)
-        connection = Connection(running, link)
-        code = None
+        judged = handshake.check(scope["headers"], scope.get("subprotocols") or ())
+        place = _place(scope, running) if isinstance(judged, handshake.Accepted) else None
+        refused = judged if isinstance(judged, handshake.Refused) else place
+        if isinstance(refused, handshake.Refused):
+            running.counts.handshakes_refused[refused.status] += 1
+            await _refuse(scope, send, refused)
+            return
+        assert isinstance(judged, handshake.Accepted)
+        assert isinstance(place, Place)
         try:
-            if socket is not None:
-                socket.on_text = connection.receive_text
-                socket.on_binary = connection.receive_binary
-                socket.on_heard = connection.heard
-            await send({"type": "websocket.accept", "subprotocol": judged.subprotocol})
-            if judged.cookie is not None:
-                connection.open_with_cookie(judged.cookie)
-            else:
-                connection.open(judged.token)
-            code = await _feed(connection, receive)
+            await running.ready.wait()
+            await _serve(scope, receive, send, judged, running, place)
         finally:
-            connection.gone(code)
-            if isinstance(link, AsgiLink):
-                link.stop()
+            place.leave()
+
+
+def _place(scope: dict[str, Any], running: Worker) -> Place | handshake.Refused:
+    """Room for the connection. Our server has found it before it made the scope; others know nothing of it."""
+    place: Place | None = (scope.get("extensions") or {}).get(PLACE)
+    if place is not None:
+        return place
+    peer = scope.get("client")
+    forwarded = [value.decode("latin1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    found = running.load.admit(peer[0] if peer else None, forwarded)
+    if isinstance(found, Place):
+        return found
+    return handshake.Refused(503, found.text, found.retry_whole_s)
+
+
+async def _serve(
+    scope: dict[str, Any], receive: Any, send: Send, judged: handshake.Accepted, running: Worker, place: Place
+) -> None:
+    socket = (scope.get("extensions") or {}).get(SOCKET)
+    link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES) if socket is None else SocketLink(socket)
+    connection = Connection(running, link, place=place)
+    code = None
+    try:
+        if socket is not None:
+            socket.on_text = connection.receive_text
+            socket.on_binary = connection.receive_binary
+            socket.on_heard = connection.heard
+        await send({"type": "websocket.accept", "subprotocol": judged.subprotocol})
+        if judged.cookie is not None:
+            connection.open_with_cookie(judged.cookie)
+        else:
+            connection.open(judged.token)
+        code = await _feed(connection, receive)
+    finally:
+        connection.gone(code)
+        if isinstance(link, AsgiLink):
+            link.stop()
 
 
 async def _feed(connection: Connection, receive: Any) -> int | None:
@@ -85,5 +114,7 @@ async def _refuse(scope: dict[str, Any], send: Send, refused: handshake.Refused)
         await send({"type": "websocket.close"})
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    if refused.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % refused.retry_after_s))
     await send({"type": f"{DENIAL}.start", "status": refused.status, "headers": headers})
     await send({"type": f"{DENIAL}.body", "body": refused.text.encode()})

@@ -33,6 +33,8 @@ class Refused:
 
     status: int
     text: str
+    retry_after_s: int | None = None
+    """For the header Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -480,6 +480,11 @@ class Hub:
         return list(followed.subscribers) if followed else []
 
     @property
+    def turns_waiting(self) -> int:
+        """Subscribers that wait for their turn to read on from the log."""
+        return len(self._ready)
+
+    @property
     def channels(self) -> Iterable[ChannelName]:
         return self._channels.keys()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
 from realtime.hub import Hub, HubSettings
 from realtime.layers import shards
+from realtime.load import Load, Measurements
 from realtime.log import outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
@@ -68,6 +70,13 @@ class Client(Protocol):
     def leave(self) -> None:
         """The worker drains: goes when nothing it was promised is open. Called until it is gone."""
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when the client sends nothing; None: it must not be shed."""
+
+    def shed(self, retry_ms: int) -> None:
+        """Closes the connection; the client may come back after this."""
+
     def reauthorize(self, channel: ChannelName | None, client: str | None) -> None: ...
     def session_ended(self, end: SessionEnd) -> None: ...
     def recheck_session(self) -> None: ...
@@ -108,6 +117,7 @@ class Worker:
                 cache_bytes=settings.BLOCK_CACHE_BYTES,
             ),
         )
+        self.load = Load(loop, self._measure)
         self.clients: set[Client] = set()
         self.ready = asyncio.Event()
         """Set when the namespaces are known; nobody is served before."""
@@ -123,6 +133,7 @@ class Worker:
     def start(self) -> None:
         counting.count_logs()
         self.lag.start()
+        self.load.start()
         self._load_namespaces()
         self.writer.start()
         self.backplane.start()
@@ -149,7 +160,7 @@ class Worker:
         Whoever is still there at the end is closed by the server. What was accepted is committed and answered first:
         a client is told to go only when none of its publishes waits.
         """
-        self.draining = True
+        self.draining = self.load.admission.draining = True
         loop = self.loop
         began = loop.time()
         deadline = began + settings.DRAIN_S
@@ -172,6 +183,7 @@ class Worker:
         for stop in self._stops:
             stop()
         self.lag.stop()
+        self.load.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -299,6 +311,31 @@ class Worker:
             client.pulse(now)
             if recheck:
                 client.recheck_session()
+        if self.load.sheds_idle:
+            self._shed_idle(now)
+
+    def _shed_idle(self, now: float) -> None:
+        """Sends away those who were idle longest, a few at each look."""
+        before = now - settings.SHED_IDLE_S
+        idle = [(since, id(client), client) for client in self.clients if (since := client.idle_since) is not None]
+        most = max(1, len(self.clients) * settings.SHED_PERCENT // 100)
+        for since, _, client in heapq.nsmallest(most, idle):
+            if since > before:
+                break
+            self.load.shed += 1
+            client.shed(self.load.retry_ms())
+
+    def _measure(self) -> Measurements:
+        queued = (0, 0) if self.writer.away else self.writer.queued()
+        return Measurements(
+            lag_s=self.lag.last_s,
+            # A database that is away is no load: who is here may stay.
+            writer_messages=queued[0],
+            writer_bytes=queued[1],
+            ready=self.hub.turns_waiting,
+            # For the eye alone: what waits for a channel layer that is away is read from the log.
+            announcements=self.backplane.waiting_count,
+        )
 
     def _sweep(self) -> None:
         """Looks at the log: once in `SWEEP_MS`, at every call for channels whose line of the layer seems dead."""

@@ -20,4 +20,5 @@ def readiness() -> dict[str, bool]:
         "namespaces": running.ready.is_set(),
         "writer": running.writer.running,
         "not_draining": not running.draining,
+        "admitting": not running.load.refusing,
     }

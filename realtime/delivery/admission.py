@@ -74,6 +74,16 @@ class Refusal:
     def retry_ms(self) -> int:
         return int(self.retry_s * 1000)
 
+    @property
+    def retry_whole_s(self) -> int:
+        """For HTTP's Retry-After."""
+        return math.ceil(self.retry_s)
+
+    @property
+    def text(self) -> str:
+        """For whom a status alone says too little."""
+        return f"There is no room for another connection now ({self.reason}). Come back in {self.retry_whole_s} s.\n"
+
 
 class Appointments:
     """When to come back: one after the other at a pace, with jitter, never later than `most_s` and a quarter."""

@@ -161,6 +161,11 @@ class LogWriter:
         with self._changed:
             return self._thread is not None and self._thread.is_alive() and not (self._stopping or self._dead)
 
+    @property
+    def away(self) -> bool:
+        """The database was not reached when it was tried last."""
+        return self._backoff_s > 0
+
     def queued(self) -> tuple[int, int]:
         """Messages and bytes that are not settled yet."""
         with self._changed:

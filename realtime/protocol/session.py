@@ -221,7 +221,8 @@ class Session:
         self._bad_at: deque[float] = deque(maxlen=BAD_FRAMES_MOST + 1)
         self._expires_at: float | None = None
         self._warn_at: float | None = None
-        self._spoke_at = now
+        self.spoke_at = now
+        """When the client sent its last frame."""
 
     # ------------------------------------------------------------------ what the shell asks
 
@@ -239,7 +240,7 @@ class Session:
         if self.state is State.OPENING and not self._verifying:
             times.append(self._opened_at + self._settings.auth_timeout_s)
         if self.state is State.READY and self._settings.idle_s:
-            times.append(self._spoke_at + self._settings.idle_s)
+            times.append(self.spoke_at + self._settings.idle_s)
         return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------ what comes in
@@ -264,7 +265,7 @@ class Session:
         """A text frame came."""
         if self.state is State.CLOSED:
             return []
-        self._spoke_at = now
+        self.spoke_at = now
         try:
             frame: Frame | FrameError = frames.parse_frame(text)
         except FrameError as error:
@@ -385,7 +386,7 @@ class Session:
                 self._move("expired")
                 error = ProtocolError("unauthorized", "The token has expired.")
                 return [Send(error.frame()), Close(4401, "token expired")]
-            if self._settings.idle_s and now >= self._spoke_at + self._settings.idle_s:
+            if self._settings.idle_s and now >= self.spoke_at + self._settings.idle_s:
                 self._move("idle")
                 return [Close(4408, "idle too long")]
             return self._warn(now)

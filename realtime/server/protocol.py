@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime.interpreter import interpreter
+from realtime.load import Place
 from realtime.protocol import deflate
 from realtime.protocol.websocket import BINARY_FINAL, COMPRESSED, TEXT_FINAL, compressed_frame, data_frame
 
@@ -31,6 +32,10 @@ SOCKET = "seriatim.socket"
 
 DENIAL = "websocket.http.response"
 """ASGI's extension for answering a handshake with an HTTP response of one's own."""
+
+PLACE = "seriatim.place"
+"""Name of the extension whose value is the connection's `realtime.load.Place`; it is left when the connection is lost.
+"""
 
 
 OPEN = Autobahn.STATE_OPEN
@@ -206,6 +211,7 @@ class SeriatimProtocol(DaphneProtocol):
     """Autobahn's: what came and was not parsed yet."""
 
     socket: Socket | None = None
+    place: Place | None = None
     reading = True
     """False while the application takes no more: what came then stays in `data`."""
     _agreed: deflate.Agreement | None = None
@@ -214,6 +220,10 @@ class SeriatimProtocol(DaphneProtocol):
     """Drops a connection that was closed in order and does not take the rest."""
 
     # ------------------------------------------------------------------ Autobahn's events
+
+    def connectionMade(self) -> None:
+        self.place, self.factory.place = getattr(self.factory, "place", None), None
+        super().connectionMade()
 
     def succeedHandshake(self, res: Any) -> None:
         """The extensions are settled here already: Autobahn would fail the handshake over an offer that is malformed,
@@ -378,6 +388,8 @@ class SeriatimProtocol(DaphneProtocol):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
+        if self.place is not None:
+            self.place.leave()
         if self._last_call is not None:
             self._last_call.cancel()
             self._last_call = None
@@ -393,7 +405,7 @@ class SeriatimProtocol(DaphneProtocol):
         if self.server.deflate_min_bytes:
             self._agreed = deflate.agree(self.http_headers.get("sec-websocket-extensions", ""))
         self.socket = Socket(self, self._agreed.window_bits if self._agreed is not None else 0)
-        return {SOCKET: self.socket, DENIAL: {}}
+        return {SOCKET: self.socket, DENIAL: {}, PLACE: self.place}
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         kind = message["type"]

@@ -6,7 +6,9 @@ Importing this module installs Twisted's asyncio reactor (Daphne does), so only 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import resource
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,7 +19,9 @@ from twisted.internet import defer, reactor, tcp
 
 from realtime import worker
 from realtime.conf import settings
+from realtime.load import FILES_KEPT, open_files_most
 from realtime.server.protocol import SeriatimProtocol
+from realtime.server.request import SeriatimRequest
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,15 @@ class SeriatimServer(Server):
 
     def extend(self) -> None:
         """Called by Daphne when its factories exist and before the reactor runs."""
+        build = self.http_factory.buildProtocol
+
+        def build_protocol(address: Any) -> Any:
+            protocol = build(address)
+            protocol.requestFactory = SeriatimRequest
+            return protocol
+
+        self.http_factory.buildProtocol = build_protocol
+        self.ws_factory.place = None
         self.ws_factory.protocol = SeriatimProtocol
         self.ws_factory.setProtocolOptions(
             # Given again, since setProtocolOptions sets it back.
@@ -140,6 +153,20 @@ def check_hooks() -> None:
         )
 
 
+def _raise_open_files() -> None:
+    """Every connection is an open file, and the usual limit is 1024; the hard one is there to be used."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # A hard limit of "infinity" is more than some kernels let a process have.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if open_files_most() - FILES_KEPT < settings.CONNECTIONS_MAX:
+        logger.info(
+            "The system allows %d open files, which bounds the connections before CONNECTIONS_MAX does.",
+            open_files_most(),
+        )
+
+
 def endpoint(host: str, port: int) -> str:
     """Twisted's description of a listening TCP address."""
     return f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}:backlog={BACKLOG}"
@@ -164,6 +191,7 @@ def serve(
     `on_request(protocol, action, details)` hears of every request, as Daphne's access log does.
     """
     check_hooks()
+    _raise_open_files()
     server = SeriatimServer(
         application, where, on_ready, verbosity=0, signal_handlers=handle_signals, action_logger=on_request
     )

@@ -1,0 +1,64 @@
+"""Daphne's HTTP request, extended: a WebSocket that there is no room for is refused before anything is spent on it.
+
+The cheapest place that still knows the client's address and can answer: the request's head is parsed, nothing else has
+happened. Who is let in holds a place from here until the connection is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from daphne.http_protocol import WebRequest
+
+from realtime import worker
+from realtime.conf import settings
+from realtime.load import Refusal
+
+
+class SeriatimRequest(WebRequest):
+    """One HTTP request; Daphne turns it into a WebSocket when it asks for one."""
+
+    def process(self) -> Any:
+        running = worker.ensure()
+        if running.draining:
+            # This answer is the last on its connection: the next request is for a worker that stays.
+            self.channel.persistent = False
+        if not self._asks_for_our_socket():
+            return super().process()
+        found = running.load.admit(
+            getattr(self.client, "host", None),
+            [value.decode("latin1") for value in self.requestHeaders.getRawHeaders(b"x-forwarded-for", ())],
+        )
+        if isinstance(found, Refusal):
+            running.counts.handshakes_refused[503] += 1
+            self._refuse(found)
+            return None
+        factory = self.server.ws_factory
+        # The protocol takes it as soon as there is one.
+        factory.place = found
+        try:
+            return super().process()
+        finally:
+            if factory.place is not None:
+                factory.place = None
+                found.leave()
+
+    def _asks_for_our_socket(self) -> bool:
+        headers = self.requestHeaders
+        if headers.getRawHeaders(b"upgrade", (b"",))[0].lower() != b"websocket":
+            return False
+        root = headers.getRawHeaders(b"daphne-root-path", (self.server.root_path.encode(),))[0]
+        path = unquote(self.path.decode("latin1"))
+        return path.removeprefix(unquote(root.decode("latin1"))) == settings.WEBSOCKET_PATH
+
+    def _refuse(self, refusal: Refusal) -> None:
+        body = refusal.text.encode()
+        self.setResponseCode(503)
+        self.setHeader(b"retry-after", b"%d" % refusal.retry_whole_s)
+        self.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        self.setHeader(b"content-length", b"%d" % len(body))
+        self.setHeader(b"connection", b"close")
+        self.channel.persistent = False
+        self.write(body)
+        self.finish()
