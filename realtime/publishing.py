@@ -1,8 +1,7 @@
 """The door: every publish enters here, whatever brought it (WebSocket, REST, admin, an application, a shell).
 
-Authorise, limit, fill in ids, hand to the log. In a process with a worker its writer makes the rounds; elsewhere the
-caller makes one himself. Announcing follows from the commit (`realtime.worker`) and is nobody's business here.
-See docs/how-to/publish-from-python.md.
+Authorise, limit, fill in ids, hand to the log (`realtime.log.intake`). Announcing follows from the commit
+(`realtime.worker`) and is nobody's business here. See docs/how-to/publish-from-python.md.
 """
 
 from __future__ import annotations
@@ -11,18 +10,13 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import connections, transaction
-
-from realtime import authorization, signals, worker
-from realtime.conf import settings
+from realtime import authorization
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.bucket import TokenBucket
-from realtime.log import outbox
-from realtime.log.rounds import run_round_now
+from realtime.log import intake
 from realtime.log.types import Append, Published
 from realtime.namespaces import Rules, rules_for
 from realtime.protocol.codec import canonical
@@ -82,9 +76,8 @@ def publish(
     `not_found`, `too_large`, and `unavailable`, after which publishing again with the same id is safe.
     """
     append = _prepare(channel, data, event, id, key, client)
-    if connections[settings.DATABASE].in_atomic_block:
-        outbox.put(append.channel, client, append.messages[0])
-        transaction.on_commit(_relay_soon, using=settings.DATABASE)
+    if intake.in_transaction():
+        intake.put(append)
         return Receipt(append.channel, append.messages[0].id or "", pending=True)
     return _receipt(append, _append(append))
 
@@ -126,8 +119,8 @@ def publish_batches(items: Sequence[Batch]) -> list[Published | ProtocolError]:
             outcomes.append(build(item.identity, rules, item.channel, item.messages, client=item.client))
         except ProtocolError as refusal:
             outcomes.append(refusal)
-    _settle([outcome for outcome in outcomes if isinstance(outcome, Append)])
-    return [_outcome(outcome) if isinstance(outcome, Append) else outcome for outcome in outcomes]
+    intake.settle([outcome for outcome in outcomes if isinstance(outcome, Append)])
+    return [intake.outcome_of(outcome) if isinstance(outcome, Append) else outcome for outcome in outcomes]
 
 
 def build(
@@ -218,61 +211,14 @@ def _take(rules: Rules, client: str, count: int, channel: ChannelName) -> None:
 
 def _append(append: Append) -> Published:
     """Stores it and waits."""
-    _settle([append])
-    outcome = _outcome(append)
+    intake.settle([append])
+    outcome = intake.outcome_of(append)
     if isinstance(outcome, ProtocolError):
         raise outcome
     return outcome
-
-
-recorder: Callable[[Append], Published] | None = None
-"""Takes the log's place in tests; see `realtime.testing.captured_publishes`."""
-
-
-def _settle(appends: list[Append]) -> None:
-    """Waits until all have their outcome: through this process's worker, or in rounds of the caller's own."""
-    if recorder is not None:
-        for append in appends:
-            append.settle(recorder(append))
-        return
-    running = worker.current()
-    if running is None:
-        _, news = run_round_now(appends)
-        for each in news:
-            signals.send_published(each.channel, each.epoch, each.first, len(each.frames))
-        return
-    waiting: list[Future[Append]] = []
-    for append in appends:
-        settled: Future[Append] = Future()
-        append.tag = settled
-        try:
-            running.writer.submit(append)
-        except ProtocolError as refusal:
-            append.settle(refusal)
-        else:
-            waiting.append(settled)
-    deadline = time.monotonic() + settings.PUBLISH_TIMEOUT_S
-    for settled in waiting:
-        try:
-            settled.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            return  # what has no outcome now is told as unknown
-
-
-def _outcome(append: Append) -> Published | ProtocolError:
-    if append.outcome is None:
-        return ProtocolError("unavailable", "The database took too long.", channel=append.channel)
-    return append.outcome
 
 
 def _receipt(append: Append, published: Published) -> Receipt:
     return Receipt(
         append.channel, append.messages[0].id or "", published.epoch, published.serials[0], bool(published.duplicates)
     )
-
-
-def _relay_soon() -> None:
-    """Has this process's worker relay the outbox; without one, some worker finds the row within a second."""
-    running = worker.current()
-    if running is not None:
-        running.relay_outbox()

@@ -28,7 +28,7 @@ from realtime.delivery.blocks import size_bytes
 from realtime.hub import Hub, HubSettings
 from realtime.layers import shards
 from realtime.load import Load, Measurements
-from realtime.log import outbox, retention
+from realtime.log import intake, outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
@@ -403,6 +403,9 @@ def current() -> Worker | None:
     if worker is None or worker.loop.is_closed() or worker.pid != os.getpid():
         return None
     return worker
+
+
+intake.current = current
 
 
 def ensure() -> Worker:

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from realtime import namespaces, publishing, worker
 from realtime.delivery.capability import Capability
-from realtime.log import reads
+from realtime.log import intake, reads
 from realtime.log.types import Append
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
@@ -173,7 +173,7 @@ async def test_a_coroutine_publishes_without_a_worker() -> None:
 async def test_with_a_worker_its_writer_makes_the_round(
     running: worker.Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "run_round_now", None)
+    monkeypatch.setattr(intake, "run_round_now", None)
     by_thread = await asyncio.to_thread(publish, "lobby", 1)
     by_coroutine = await apublish("lobby", 2)
     assert (by_thread.serial, by_coroutine.serial) == (1, 2)

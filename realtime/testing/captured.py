@@ -13,9 +13,9 @@ from typing import overload
 from django.db import DatabaseError
 from django.db.models import Max
 
-from realtime import publishing, signals, worker
+from realtime import signals, worker
 from realtime.conf import settings
-from realtime.log import outbox
+from realtime.log import intake, outbox
 from realtime.log.types import Append, News, Published
 from realtime.models import Outbox
 
@@ -128,11 +128,11 @@ def captured_publishes() -> Iterator[CapturedPublishes]:
     moves them on. Not for use beside a running worker, which takes them away.
     """
     captured = CapturedPublishes()
-    before, publishing.recorder = publishing.recorder, captured.record
+    before, intake.recorder = intake.recorder, captured.record
     try:
         yield captured
     finally:
-        publishing.recorder = before
+        intake.recorder = before
         captured.finish()
 
 
