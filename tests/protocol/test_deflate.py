@@ -120,6 +120,7 @@ def taken_over(message: bytes, before: bytes) -> bytes:
     [
         b"\xff" * 20,
         b"\x00\x05\x00\xfa\xff\x48\x65",  # ends inside a block
+        b"\x00\x64\x00\x9b\xff\x48\x65",  # ends long before its block does
         pack(b"Hello" * 100, 15)[:-3],
         pack(b"Hello", 15) + b"\x07",  # a block of a kind that does not exist
         b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00" + pack(b"more", 15),  # something behind the last block

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import tracemalloc
 from typing import Any, cast
 
 import pytest
@@ -11,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import StringTransport
 
-from realtime.server.protocol import PLAIN_BYTES_MOST, SeriatimProtocol, Socket
+from realtime.protocol.deflate import pack
+from realtime.server.protocol import PACKED, PLAIN_BYTES_MOST, SeriatimProtocol, Socket
 
 TEXT, BINARY, CONTINUED, CLOSE, PING = 1, 2, 0, 8, 9
 
@@ -33,7 +37,7 @@ def frame(opcode: int, payload: bytes, *, final: bool = True, mask: bytes = b"\x
 class Opened:
     """A protocol whose handshake is done, and what its application saw."""
 
-    def __init__(self, most: int = 1 << 20) -> None:
+    def __init__(self, most: int = 1 << 20, *, deflate: bool = False) -> None:
         factory: Any = cast("Any", WebSocketServerFactory)()
         factory.setProtocolOptions(failByDrop=False, maxMessagePayloadSize=most, maxFramePayloadSize=most)
         self.protocol: Any = SeriatimProtocol()
@@ -44,7 +48,9 @@ class Opened:
         self.protocol.inside_message = False
         self.protocol.current_frame = None
         self.protocol.websocket_version = 13
-        self.socket = self.protocol.socket = Socket(self.protocol)
+        if deflate:
+            self.protocol._perMessageCompress = PACKED
+        self.socket = self.protocol.socket = Socket(self.protocol, 15 if deflate else 0)
         self.transport.registerProducer(self.socket, True)
         self.seen: list[str] = []
         self.socket.on_text = self.seen.append
@@ -73,19 +79,22 @@ masks = st.binary(min_size=4, max_size=4)
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[bytes, list[str]]:
-    """The frames of one message or ping, and what an application has to see of it."""
+    """The frames of one message or ping, and what an application has to see of it. Some are compressed."""
     mask = draw(masks)
-    kind = draw(st.sampled_from(["text", "text", "text", "pieces", "binary", "ping"]))
+    kind = draw(
+        st.sampled_from(["text", "text", "text", "packed", "packed", "pieces", "packed pieces", "binary", "ping"])
+    )
     if kind == "binary":
         return frame(BINARY, b"\xff\xfe", mask=mask), ["<binary>"]
     if kind == "ping":
         return frame(PING, b"?", mask=mask), []
     text = draw(texts)
-    payload = text.encode()
-    if kind == "text":
-        return frame(TEXT, payload, mask=mask), [text]
+    packed = "packed" in kind
+    payload, rsv = (pack(text.encode(), 15), 4) if packed else (text.encode(), 0)
+    if "pieces" not in kind:
+        return frame(TEXT, payload, mask=mask, rsv=rsv), [text]
     cut = draw(st.integers(0, len(payload)))
-    pieces = [frame(TEXT, payload[:cut], final=False, mask=mask), frame(CONTINUED, payload[cut:], mask=mask)]
+    pieces = [frame(TEXT, payload[:cut], final=False, mask=mask, rsv=rsv), frame(CONTINUED, payload[cut:], mask=mask)]
     return frame(PING, b"!", mask=mask).join(pieces), [text]
 
 
@@ -94,7 +103,7 @@ def messages(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 def test_every_message_arrives_once_and_in_order_wherever_the_stream_is_cut(
     sent: list[tuple[bytes, list[str]]], cuts: list[int]
 ) -> None:
-    opened = Opened().feed(b"".join(stream for stream, _ in sent), cuts)
+    opened = Opened(deflate=True).feed(b"".join(stream for stream, _ in sent), cuts)
     assert opened.seen == [text for _, seen in sent for text in seen]
     assert opened.close_code is None
 
@@ -129,3 +138,120 @@ def test_a_wrong_frame_ends_the_connection_with_its_code_after_what_came_before(
     opened = Opened(most=1000).feed(frame(TEXT, b'{"good":1}') + wrong + frame(TEXT, b'{"after":1}'))
     assert opened.seen == ['{"good":1}']
     assert opened.close_code == code
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (frame(TEXT, pack(b"\xff\xfe", 15), rsv=4), 1007),
+        (frame(TEXT, b"\xff\xff\xff\xff", rsv=4), 1007),
+        (frame(TEXT, pack(b"x" * 1001, 15), rsv=4), 1009),
+        (frame(TEXT, pack(b"x" * 1001, 15), rsv=4, final=False) + frame(CONTINUED, b""), 1009),
+        (frame(PING, b"abcdef", rsv=4), 1002),
+        (frame(TEXT, b"abcdef", rsv=2), 1002),
+    ],
+    ids=["utf-8", "no stream", "too large", "too large in pieces", "compressed ping", "reserved bit"],
+)
+def test_a_wrong_compressed_message_ends_the_connection_with_its_code(wrong: bytes, code: int) -> None:
+    good = frame(TEXT, pack(b'{"good":1}', 15), rsv=4)
+    opened = Opened(most=1000, deflate=True).feed(good + wrong + good)
+    assert opened.seen == ['{"good":1}']
+    assert opened.close_code == code
+
+
+def test_a_compressed_message_that_nobody_agreed_to_is_an_error() -> None:
+    opened = Opened().feed(frame(TEXT, pack(b'{"good":1}', 15), rsv=4))
+    assert (opened.seen, opened.close_code) == ([], 1002)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(messages(), min_size=1, max_size=12),
+    st.lists(st.integers(0, 1 << 20), max_size=4),
+    st.lists(st.booleans(), min_size=1),
+)
+def test_nothing_is_handed_over_while_reading_is_paused(
+    sent: list[tuple[bytes, list[str]]], cuts: list[int], pauses: list[bool]
+) -> None:
+    """Whatever the stream, and whether the parser or Autobahn is at it: what has come waits until reading goes on."""
+
+    async def run() -> Opened:
+        opened = Opened(deflate=True)
+        pausing = itertools.cycle(pauses)
+        paused = False
+
+        def take(text: str) -> None:
+            nonlocal paused
+            assert not paused
+            opened.seen.append(text)
+            if next(pausing):
+                paused = True
+                opened.socket.pause_reading()
+
+        async def go_on() -> None:
+            nonlocal paused
+            while paused:
+                await asyncio.sleep(0)
+                paused = False
+                opened.socket.resume_reading()
+                await asyncio.sleep(0)
+
+        opened.socket.on_text = take
+        opened.socket.on_binary = lambda data: take("<binary>")
+        stream = b"".join(stream for stream, _ in sent)
+        ends = sorted({cut % (len(stream) + 1) for cut in cuts} | {len(stream)})
+        for start, end in zip([0, *ends], ends, strict=False):
+            opened.feed(stream[start:end])
+            await go_on()
+        return opened
+
+    opened = asyncio.run(run())
+    assert opened.seen == [text for _, seen in sent for text in seen]
+    assert opened.close_code is None
+
+
+async def test_one_read_of_compressed_messages_does_not_fill_the_memory() -> None:
+    """Sixty of 1 MiB fit into one read; the application stops reading at the first."""
+    opened = Opened(deflate=True)
+    sizes: list[int] = []
+
+    def take(text: str) -> None:
+        sizes.append(len(text))
+        opened.socket.pause_reading()
+
+    opened.socket.on_text = take
+    opened.feed(frame(TEXT, pack(b"x" * (1 << 20), 15), rsv=4) * 60)
+    assert sizes == [1 << 20]
+    opened.socket.resume_reading()
+    await asyncio.sleep(0)
+    assert sizes == [1 << 20] * 2
+
+
+def test_a_fault_in_the_application_closes_with_its_code() -> None:
+    """Passed on to Twisted it would end the connection without a word to anybody."""
+    opened = Opened()
+
+    def fail(text: str) -> None:
+        raise RuntimeError
+
+    opened.socket.on_text = fail
+    opened.feed(frame(TEXT, b"abcdef"))
+    assert opened.close_code == 1011
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_a_message_in_pieces_of_nothing_costs_nothing(deflate: bool) -> None:
+    """Fragments without content, kept one by one, would fill the memory, and no limit on sizes would notice."""
+    opened = Opened(deflate=deflate)
+    opened.feed(frame(TEXT, b"", final=False, rsv=4 if deflate else 0))
+    nothing = frame(CONTINUED, b"", final=False) * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            opened.feed(nothing)
+        left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert left < 50_000
+    opened.feed(frame(CONTINUED, pack(b"end", 15) if deflate else b"end"))
+    assert opened.seen == ["end"]
