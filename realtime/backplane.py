@@ -347,14 +347,17 @@ class Line:
             await asyncio.sleep(BEACON_S)
             now = time.monotonic()
             heard = self._heard_at if now - self._heard_beacon_at < RENEW_DEAF_S else self._heard_beacon_at
-            if now - max(heard, self._renewed_at) < RENEW_S:
-                continue
-            self._renewed_at = now
-            self.counts["renewals"] += 1
-            self._name = None
-            if self._listening is not None:
-                await self._flush([self._listening])
-            self._listening = asyncio.ensure_future(self._listen())
+            if now - max(heard, self._renewed_at) >= RENEW_S:
+                self._renewed_at = now
+                await self._renew()
+
+    async def _renew(self) -> None:
+        """New connections, a new name, the same groups."""
+        self.counts["renewals"] += 1
+        self._name = None
+        if self._listening is not None:
+            await self._flush([self._listening])
+        self._listening = asyncio.ensure_future(self._listen())
 
     async def _flush(self, ending: Sequence[asyncio.Task[None]]) -> None:
         """Ends tasks, and closes the layer's connections where it is our own."""

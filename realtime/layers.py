@@ -150,9 +150,13 @@ def _behind_sentinels(parts: SplitResult) -> dict[str, Any]:
     for name in ("username", "password"):
         if (value := options.pop(f"sentinel_{name}", None)) is not None:
             of_sentinels[name] = value
-    # redis-py knows the types of its options; it reads them from a URL of one host.
     from redis.asyncio.connection import parse_url
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
 
+    # By default redis-py asks a Sentinel that is away four times, with pauses of seconds, before it asks the next one.
+    of_sentinels["retry"] = Retry(NoBackoff(), 0)
+    # redis-py knows the types of its options; it reads them from a URL of one host.
     given = parse_url(urlunsplit(("redis", f"{credentials}@sentinel", f"/{database or 0}", urlencode(options), "")))
     given.pop("host")
     host = {

@@ -85,7 +85,9 @@ def test_the_master_that_sentinels_name() -> None:
     for place in places:
         assert (place["username"], place["password"]) == ("watch", "w")
         assert (place["socket_timeout"], place["socket_connect_timeout"], place["socket_keepalive"]) == (1, 1, True)
-    pool.make_connection()
+        # Or one that is away would be asked for seconds before the next one.
+        assert place["retry"].get_retries() == 0
+    pool.make_connection()  # type: ignore[no-untyped-call]
 
 
 def test_sentinels_over_tls() -> None:
