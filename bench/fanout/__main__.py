@@ -6,27 +6,33 @@
     python -m tests.servers postgres -- python -m bench.fanout …     # PostgreSQL
 
 A pace is a number of messages a second, `full` (the next one when the last was answered: one message a write) or
-`burst` (many unanswered). Rounds are interleaved: each runs every system once, so that what the neighbours do hits all
-alike. What is measured and what the marks mean: docs/explanation/performance.md.
+`burst` (many unanswered). `200+http` is 200 a second while REST and the admin are hammered, Seriatim only. Rounds are
+interleaved: each runs every system once, so that what the neighbours do hits all alike. What is measured and what the
+marks mean: docs/explanation/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from bench import machine, wire
-from bench.fanout import check, database, install, load, plot
+from bench.fanout import check, database, hammer, install, load, plot
 from bench.fanout.report import Report
 from bench.fanout.systems import SYSTEMS, System, running
 
 MESSAGES_LEAST = 10
 """A slow pace is measured for as many messages, however few seconds are asked for."""
+
+HTTP = "+http"
+"""After a pace: requests are made besides."""
 
 PROBED_PACE = "200"
 """At which latency is judged, so that a commit is measured alone at it, too."""
@@ -80,7 +86,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"There is no {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}.")
     counts = [int(count) for count in options.subscribers.split(",")]
     paces = options.pace.split(",")
-    if wrong := [pace for pace in paces if not (pace.isdigit() and int(pace)) and pace not in ("full", "burst")]:
+    if wrong := [pace for pace in paces if not rate(pace) and pace not in ("full", "burst")]:
         raise SystemExit(f"No pace: {', '.join(wrong)}. A pace is a number of messages a second, full or burst.")
     load.allow_files(max(counts) + 1)
     machine.pin_generator()
@@ -92,7 +98,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{SYSTEMS[name].title} is left out. {error}", flush=True)
             names.remove(name)
 
-    plan = [(pace, max(options.seconds, MESSAGES_LEAST / int(pace) if pace.isdigit() else 0)) for pace in paces]
+    plan = [(pace, max(options.seconds, MESSAGES_LEAST / rate(pace) if rate(pace) else 0)) for pace in paces]
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="seriatim-fanout-") as folder:
         for subscribers in counts:
@@ -107,6 +113,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         key=lambda result: (counts.index(result["subscribers"]), names.index(result["system"]), result["round"])
     )
     return {"machine": machine.describe(), "rounds": options.rounds, "results": results}
+
+
+def rate(pace: str) -> int:
+    """Messages a second; 0 for paces that are none."""
+    number = pace.removesuffix(HTTP)
+    return int(number) if number.isdigit() else 0
 
 
 def prove_generator() -> None:
@@ -125,6 +137,8 @@ def one(
     commit_us: dict[str, float] = {}
     given: dict[str, object] = {"idle": options.idle, "burst": options.burst, "reader": options.reader}
     given.update(system.options)
+    if system.name != "seriatim":
+        plan = [(pace, seconds) for pace, seconds in plan if not pace.endswith(HTTP)]
     with tempfile.TemporaryDirectory(dir=folder) as name:
         own = Path(name)
         if system.name == "seriatim":
@@ -132,11 +146,17 @@ def one(
             # One for each, as real clients have: a worker may not know any of them.
             tokens.write_text("".join(wire.token(f"bench-{number}") + "\n" for number in range(subscribers + 1)))
             given.update(tokens=tokens, acks=int(not options.no_acks), database=database.postmaster())
-        with running(system, own, subscribers + 1) as (port, pids):
-            loaded = load.run(system.name, port, pids, subscribers, plan, given)
+        try:
+            with running(system, own, subscribers + 1) as (port, pids):
+
+                def beside(pace: str) -> AbstractContextManager[dict[str, Any]]:
+                    return hammer.running(port, wire.token()) if pace.endswith(HTTP) else nullcontext({})
+
+                loaded = load.run(system.name, port, pids, subscribers, plan, given, beside)
+        except (SystemExit, subprocess.CalledProcessError) as error:
+            loaded = load.Loaded(trouble=f"did not start. {error}")
         if loaded.trouble:
-            log = (own / "log").read_text(errors="replace")[-2000:]
-            print(f"{system.title}: {loaded.trouble}\n{log}", flush=True)
+            print(f"{system.title}: {loaded.trouble}", flush=True)
         elif system.name == "seriatim" and PROBED_PACE in dict(plan):
             commit_us = database.commit_us(own, int(PROBED_PACE))
     return {**vars(loaded), "commit_us": commit_us}

@@ -5,6 +5,7 @@ python -m daphne -b 127.0.0.1 -p PORT bench.fanout.channels_site:application
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import django
@@ -13,11 +14,17 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.urls import path
 
+LAYER = (
+    {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [os.environ["LAYER_URL"]]}}
+    if "LAYER_URL" in os.environ
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+)
+
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     SECRET_KEY="of a site without secrets",
     INSTALLED_APPS=["channels"],
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNEL_LAYERS={"default": LAYER},
 )
 django.setup()
 

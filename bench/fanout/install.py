@@ -70,3 +70,9 @@ def node() -> str:
             raise Missing(f"npm could not install {wanted}: {done.stderr.strip()[-300:]}")
         stamp.write_text(wanted)
     return program
+
+
+def redis() -> None:
+    """Looks for a Redis that was started by others."""
+    if "REDIS_URL" not in os.environ:
+        raise Missing("There is no REDIS_URL. Begin the command with: python -m tests.servers redis -- …")

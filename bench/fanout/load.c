@@ -65,7 +65,7 @@ struct conn {
 static enum dialect dialect;
 static int port, subscribers, conns_count, epoll_fd, timer_fd;
 static bool acks_wanted = true;
-static double drain_s = 60;     /* how long what was published may take to arrive */
+static double drain_s = 120;    /* how long what was published may take to arrive */
 static enum { NAP, SLEEP, SPIN } reader;
 static const char *channel = "bench";
 static char **tokens;
@@ -719,11 +719,15 @@ static void publish_for(double pace, double seconds, int at_once) {
     while ((answered < sent || delivered < sent * recipients()) && now_ns() < limit && !closed) turn(10);
 }
 
-/* `name`: a pace in messages a second, `full` (one unanswered at a time) or `burst` (many). */
-static void phase(const char *name, double seconds, int burst) {
+/* `name`: a pace in messages a second, whatever follows it, `full` (one unanswered at a time) or `burst` (many). */
+static void phase(const char *name, double seconds, int burst, bool more) {
     double pace = atof(name);
     int at_once = !strcmp(name, "burst") ? burst : 1;
+    printf("{\"event\":\"begin\",\"pace\":\"%s\"}\n", name);
+    fflush(stdout);
+    getchar();      /* until what goes on beside the phase has begun */
     publish_for(pace, pace > 0 && pace < 4 ? 1 / pace : 0.3, at_once);
+    if (delivered < sent * recipients()) fail("messages were lost before `%s` was measured", name);
     wait_ms(SETTLE_MS);
     double cpu = server_cpu_s(), system = server_system_s(), database_cpu = database_cpu_s();
     double own = own_cpu_s(), server_busy = busy_s(server_core), own_busy = busy_s(generator_core);
@@ -754,6 +758,7 @@ static void phase(const char *name, double seconds, int burst) {
     printf("\"}\n");
     fflush(stdout);
     if (closed) exit(2);
+    if (delivered < expected && more) fail("messages were lost, or are still on their way: the phases behind `%s` are left out", name);
 }
 
 static void read_tokens(const char *path) {
@@ -816,7 +821,7 @@ int main(int argc, char **argv) {
         char *seconds = strchr(each, ':');
         if (seconds == NULL) fail("a phase is NAME:SECONDS, not %s", each);
         *seconds = 0;
-        phase(each, atof(seconds + 1), burst);
+        phase(each, atof(seconds + 1), burst, rest != NULL);
     }
     return 0;
 }

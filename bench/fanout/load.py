@@ -11,7 +11,8 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,12 @@ def run(
     subscribers: int,
     phases: Sequence[tuple[str, float]],
     options: Mapping[str, object],
+    beside: Callable[[str], AbstractContextManager[dict[str, Any]]] | None = None,
 ) -> Loaded:
-    """One generator on its core, from connecting to the last phase: (pace, seconds) each."""
+    """One generator on its core, from connecting to the last phase: (pace, seconds) each.
+
+    `beside(pace)` is entered while a phase runs, and tells for its result what happened besides.
+    """
     given = {
         "dialect": dialect,
         "port": port,
@@ -85,25 +90,34 @@ def run(
     }
     child = subprocess.Popen(
         [build("load"), *[str(part) for name, value in given.items() for part in (f"--{name}", value)]],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {min(machine.GENERATOR_CORES)}),
     )
     loaded = Loaded()
+    stack = ExitStack()
+    more: dict[str, Any] = {}
     try:
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
         for line in child.stdout:
             event = json.loads(line)
             kind = event.pop("event")
-            if kind == "phase":
-                loaded.phases.append(event)
+            if kind == "begin":
+                more = stack.enter_context(beside(event["pace"])) if beside else {}
+                child.stdin.write("\n")
+                child.stdin.flush()
+            elif kind == "phase":
+                stack.close()
+                loaded.phases.append({**event, "beside": more})
             else:
                 setattr(loaded, kind, event)
         loaded.trouble = child.stderr.read().strip()
         if child.wait() and not loaded.trouble:
             loaded.trouble = loaded.phases[-1]["error"] if loaded.phases else f"exit status {child.returncode}"
     finally:
+        stack.close()
         if child.poll() is None:
             child.kill()
             child.wait()

@@ -15,23 +15,25 @@ COLOURS = {
     "ws": "#2563a8",
     "socketio": "#6d5bb0",
     "channels": "#b08900",
+    "channels-redis": "#d9c27a",
 }
 WIDTH, PANEL, LEFT, TOP, BOTTOM, BAR, APART = 860, 240, 80, 44, 46, 16, 26
 
 
 def draw(report: Report, caption: str) -> str:
     """A panel for each number of subscribers; bars are medians."""
+    paces = [pace for pace in report.paces if not pace.endswith("+http")]
     found = {
         (count, pace, system): statistics.median(rates.values())
         for count in report.counts
-        for pace in report.paces
+        for pace in paces
         for system in report.systems
         if (rates := report.rates(system, count, pace))
     }
     least = math.floor(math.log10(min(found.values())))
     most = math.ceil(math.log10(max(found.values())))
     group = BAR * len(report.systems)
-    width = max(WIDTH, LEFT + len(report.paces) * (group + APART) + APART)
+    width = max(WIDTH, LEFT + len(paces) * (group + APART) + APART)
     height = len(report.counts) * (TOP + PANEL + BOTTOM) + 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
@@ -51,7 +53,7 @@ def draw(report: Report, caption: str) -> str:
             y = base - above(10**power)
             parts.append(f'<path d="M{LEFT} {y:.1f} H{width - 10}" stroke="#dde2e7"/>')
             parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10**power:,}</text>')
-        for at, pace in enumerate(report.paces):
+        for at, pace in enumerate(paces):
             x = LEFT + APART + at * (group + APART)
             name = f"{pace} a second" if pace.isdigit() else pace
             parts.append(f'<text x="{x + group / 2}" y="{base + 20}" text-anchor="middle">{escape(name)}</text>')

@@ -80,6 +80,8 @@ class Report:
             for pace in self.paces:
                 for system in self.systems:
                     found = self.phases(system, count, pace)
+                    if pace.endswith("+http") and system != "seriatim":
+                        continue
                     where = (f"{count:,}", pace, self.titles[system])
                     if not found:
                         lines.append(_line(*where, "failed"))
@@ -135,7 +137,7 @@ class Report:
     def aims(self) -> str:
         """Seriatim against what it is meant to reach, as far as these results can tell."""
         lines = _head("subscribers", "what", "aim", "reached")
-        live = [pace for pace in self.paces if pace != "burst"]
+        live = [pace for pace in self.paces if pace != "burst" and not pace.endswith("+http")]
         for count in self.counts:
             for other, aim in (("nchan", 0.75), ("ws", 1.5), ("channels", 30)):
                 found = {pace: self.ratios("seriatim", other, count, pace) for pace in live}
@@ -153,6 +155,9 @@ class Report:
                 lines.append(_line(f"{count:,}", "connect, token, attach: CPU ms", "≤ 1.0", spread(cpu, ".2f")))
                 kb = spread(self.connection_kb("seriatim", count), ".1f")
                 lines.append(_line(f"{count:,}", "KB an idle connection", "≤ 25", kb))
+            if hammered := self.hammered(count, "200"):
+                what = "p99 at 200 a second with REST and admin hammered, to that without"
+                lines.append(_line(f"{count:,}", what, "≤ 3", spread(hammered, ".2f")))
             if latency := self.latency(count, "200"):
                 what = "p99 at 200 a second without the commit's, to nchan's p99"
                 lines.append(_line(f"{count:,}", what, "< 2", spread(latency, ".2f")))
@@ -169,6 +174,12 @@ class Report:
             for turn in ours
             if turn in theirs and turn in commits
         ]
+
+    def hammered(self, subscribers: int, pace: str) -> list[float]:
+        """p99 with requests besides / p99 without, round by round."""
+        quiet = self.phases("seriatim", subscribers, pace)
+        loud = self.phases("seriatim", subscribers, f"{pace}+http")
+        return [loud[turn]["latency_us"]["p99"] / quiet[turn]["latency_us"]["p99"] for turn in loud if turn in quiet]
 
     def generator(self) -> str:
         """What the generator can take: reads of one delivery each a second, and where it was busiest."""
@@ -196,6 +207,11 @@ def marks(phases: Iterable[Phase]) -> list[str]:
     others = _median((phase["server_core_busy_s"] - phase["server_cpu_s"]) / phase["wall_s"] for phase in found)
     if others > NEIGHBOURS:
         said.append(f"neighbours took {others:.0%} of the server's core")
+    for phase in found:
+        if trouble := phase["beside"].get("failed") or "".join(each["trouble"] for each in phase["beside"].values()):
+            said.append(f"**requests failed: {trouble}**")
+    if asked := [each["requests"] / phase["wall_s"] for phase in found for each in phase["beside"].values()]:
+        said.append(f"{sum(asked) / len(found):,.0f} requests a second besides")
     if database := sum(phase["database_cpu_s"] for phase in found):
         said.append(f"database {database / sum(phase['published'] for phase in found) * 1e6:,.0f} µs a message")
     return said

@@ -10,22 +10,31 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import machine
-from bench.fanout import install, load
+from bench.fanout import hammer, install, load
+from realtime.conf import Settings
 
 HERE = "bench/fanout"
+
+
+AFTER_LISTENING_S = 0.5
+"""For workers that are forked, and first sweeps that are made, once the socket listens."""
+
+NGINX_BESIDE = 1000
+"""What an nginx worker with nchan has open beside its clients: listeners, and pipes between workers."""
 
 
 def _nothing() -> None:
     """For systems that need no installation."""
 
 
-def _own_environment(folder: Path) -> dict[str, str]:
+def _own_environment(folder: Path, connections: int) -> dict[str, str]:
     return dict(os.environ)
 
 
@@ -34,11 +43,12 @@ class System:
     """One of those compared."""
 
     name: str
-    """Also the dialect that the load generator speaks to it."""
+    """Also the dialect that the load generator speaks to it, unless `options` names another."""
     title: str
     command: Callable[[Path, int, int], list[str]]
     """(a folder of its own, port, connections) → command line"""
-    environment: Callable[[Path], dict[str, str]] = _own_environment
+    environment: Callable[[Path, int], dict[str, str]] = _own_environment
+    """(the folder, connections) → environment variables"""
     install: Callable[[], object] = _nothing
     """Makes sure that it is there; `install.Missing` where that cannot be."""
     options: Mapping[str, object] = field(default_factory=dict)
@@ -49,8 +59,12 @@ class System:
 def running(system: System, folder: Path, connections: int) -> Iterator[tuple[int, list[int]]]:
     """The system, started for this: its port and all its processes. Ended in the end."""
     with machine.serving(
-        lambda port: system.command(folder, port, connections), folder, system.environment(folder), folder / "log"
+        lambda port: system.command(folder, port, connections),
+        folder,
+        system.environment(folder, connections),
+        folder / "log",
     ) as process:
+        time.sleep(AFTER_LISTENING_S)
         yield process.port, machine.family(process.pid)
 
 
@@ -69,7 +83,7 @@ def _nchan(folder: Path, port: int, connections: int) -> list[str]:
         worker_processes 1;
         pid {folder}/nginx.pid;
         error_log stderr error;
-        events {{ worker_connections {connections + 100}; }}
+        events {{ worker_connections {connections + NGINX_BESIDE}; }}
         http {{
             access_log off;
             keepalive_requests 1000000000;
@@ -95,17 +109,30 @@ def _seriatim(folder: Path, port: int, connections: int) -> list[str]:
         shutil.copy(migrated, folder / "db.sqlite3")
     else:
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-        subprocess.run(migrate, cwd=machine.ROOT, env=machine.environment(folder), check=True)
+        subprocess.run(migrate, cwd=machine.ROOT, env=_seriatim_environment(folder, connections), check=True)
         if "DATABASE_URL" not in os.environ:
+            hammer.create_operator(_seriatim_environment(folder, connections))
             shutil.copy(folder / "db.sqlite3", migrated)
     return [sys.executable, "manage.py", "serve", "--port", str(port)]
+
+
+def _seriatim_environment(folder: Path, connections: int) -> dict[str, str]:
+    """The site in production form; one worker, so without Redis even when another system here has one.
+
+    Its settings are the defaults, but for limits that would refuse so many clients from one address.
+    """
+    site = {name: value for name, value in machine.environment(folder).items() if name != "REDIS_URL"}
+    for name in ("CONNECTIONS_MAX", "CONNECTIONS_PER_ADDRESS_MAX", "CONNECTIONS_BURST"):
+        if connections > getattr(Settings, name).default:
+            site[f"REALTIME_{name}"] = str(connections)
+    return site
 
 
 def _node(script: str) -> Callable[[Path, int, int], list[str]]:
     return lambda folder, port, connections: [install.node(), f"{HERE}/{script}", str(port)]
 
 
-def _node_environment(folder: Path) -> dict[str, str]:
+def _node_environment(folder: Path, connections: int) -> dict[str, str]:
     return {**os.environ, "NODE_PATH": str(install.NODE / "node_modules"), "NODE_ENV": "production"}
 
 
@@ -114,16 +141,22 @@ def _channels(folder: Path, port: int, connections: int) -> list[str]:
     return [*daphne, "bench.fanout.channels_site:application"]
 
 
+def _layer_environment(folder: Path, connections: int) -> dict[str, str]:
+    return {**os.environ, "LAYER_URL": os.environ["REDIS_URL"]}
+
+
+FEW = {"dialect": "channels", "burst": 4, "ahead": 4}
+"""Their layers drop what is 100 messages ahead of a consumer, and to 4,000 of them each message takes seconds."""
+
 SYSTEMS = {
     system.name: system
     for system in (
         System("floor", "C, one send() each", _floor),
         System("nchan", "nginx + nchan", _nchan, install=install.nginx),
-        System("seriatim", "Seriatim", _seriatim, machine.environment),
+        System("seriatim", "Seriatim", _seriatim, _seriatim_environment),
         System("ws", "Node ws", _node("ws.cjs"), _node_environment, install.node),
         System("socketio", "Socket.IO", _node("socketio.cjs"), _node_environment, install.node),
-        # The layer drops what is more than 100 messages ahead of a consumer, and at thousands of deliveries a second
-        # more than a few messages take minutes to arrive.
-        System("channels", "Channels + Daphne", _channels, options={"burst": 8, "ahead": 8}),
+        System("channels", "Channels + Daphne", _channels, options=FEW),
+        System("channels-redis", "the same on Redis", _channels, _layer_environment, install.redis, FEW),
     )
 }
