@@ -31,8 +31,8 @@ CONNECTION: dict[str, Any] = {
     "socket_connect_timeout": 5,
     # A worker holds two; redis-py 8 would raise at the 101st where several threads use the layer.
     "max_connections": 1000,
-    # Seconds without an answer after which redis-py asks for one. Also what wakes it when the kernel has given a
-    # connection up: it takes that error for the end of a poll, and would poll on for ever.
+    # Seconds without an answer after which redis-py asks for one. Never 0: when the kernel gives a connection up, a
+    # listener without it takes the error for the end of a poll, polls on without a pause, and the event loop stands.
     "health_check_interval": 10,
 }
 """Of every connection to Redis."""
