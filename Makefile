@@ -6,12 +6,14 @@ PORT ?= 8000
 JOBS ?= 2
 # Options of the torture; see docs/how-to/test.md.
 TORTURE ?= --seconds 60
+# Options of the comparison; see docs/how-to/compare-fan-out.md.
+FANOUT ?=
 
 VENV := .seriatim/venv/bin
 MANAGE := $(VENV)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check bench docs clean
+.PHONY: help run test torture check bench fanout docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -67,6 +69,10 @@ javascript: dev
 bench: ## measure against floors in the same run, about ten minutes (docs/explanation/performance.md)
 	@$(PYTHON) scripts/prepare.py venv requirements.txt
 	@$(VENV)/python -m bench
+
+fanout: ## compare with nginx + nchan, ws, Socket.IO and plain Channels, half an hour (FANOUT="--subscribers 500")
+	@$(PYTHON) scripts/prepare.py venv requirements.txt
+	@$(VENV)/python -m bench.fanout $(FANOUT)
 
 docs: ## list the pages of the documentation
 	@find docs -name '*.md' | sort

@@ -65,7 +65,8 @@ def running(port: int, token: str) -> Iterator[dict[str, Any]]:
     finally:
         child.terminate()
         said, _ = child.communicate(timeout=60)
-        counted.update(json.loads(said) if said else {"failed": child.returncode})
+        nothing = {"requests": 0, "p50_ms": None, "trouble": f"the program ended with {child.returncode}"}
+        counted.update(json.loads(said) if said else {"history": nothing, "admin": nothing})
 
 
 class Asker(threading.Thread):

@@ -31,7 +31,7 @@ def draw(report: Report, caption: str) -> str:
         if (rates := report.rates(system, count, pace))
     }
     least = math.floor(math.log10(min(found.values())))
-    most = math.ceil(math.log10(max(found.values())))
+    most = max(least + 1, math.ceil(math.log10(max(found.values()))))
     group = BAR * len(report.systems)
     width = max(WIDTH, LEFT + len(paces) * (group + APART) + APART)
     height = len(report.counts) * (TOP + PANEL + BOTTOM) + 40

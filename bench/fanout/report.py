@@ -72,9 +72,11 @@ class Report:
     # ------------------------------------------------------------------ tables
 
     def deliveries(self) -> str:
+        """What each system did at each pace. `a read`: messages that the generator got at once, because they were
+        written so or because it came late."""
         lines = _head(
             "subscribers", "pace", "system", "deliveries per server CPU s", "to nchan", "µs kernel + user",
-            "deliveries per s", "p50 ms", "p95", "p99", "max", "acks ‰", "generator", "marks",
+            "deliveries per s", "p50 ms", "p95", "p99", "max", "a read", "acks ‰", "generator", "marks",
         )  # fmt: skip
         for count in self.counts:
             for pace in self.paces:
@@ -97,6 +99,7 @@ class Report:
                             f"{us * in_kernel:.1f} + {us * (1 - in_kernel):.1f}",
                             f"{_middle(found, lambda phase: phase['delivered'] / phase['wall_s']):,.0f}",
                             *[f"{_latency_ms(found, name):.1f}" for name in ("p50", "p95", "p99", "max")],
+                            f"{_middle(found, lambda phase: phase['delivered'] / phase['reads']):.1f}",
                             f"{_middle(found, lambda phase: phase['acks'] / phase['delivered'] * 1e3):.1f}",
                             f"{_middle(found, _generator_share):.0%}",
                             "; ".join(marks(found.values())),
@@ -207,11 +210,12 @@ def marks(phases: Iterable[Phase]) -> list[str]:
     others = _median((phase["server_core_busy_s"] - phase["server_cpu_s"]) / phase["wall_s"] for phase in found)
     if others > NEIGHBOURS:
         said.append(f"neighbours took {others:.0%} of the server's core")
-    for phase in found:
-        if trouble := phase["beside"].get("failed") or "".join(each["trouble"] for each in phase["beside"].values()):
-            said.append(f"**requests failed: {trouble}**")
-    if asked := [each["requests"] / phase["wall_s"] for phase in found for each in phase["beside"].values()]:
-        said.append(f"{sum(asked) / len(found):,.0f} requests a second besides")
+    asked = [each for phase in found for each in phase["beside"].values()]
+    if trouble := [each["trouble"] for each in asked if each["trouble"]]:
+        said.append(f"**requests failed: {trouble[0]}**")
+    if asked:
+        rate = sum(each["requests"] for each in asked) / sum(phase["wall_s"] for phase in found)
+        said.append(f"{rate:,.0f} requests a second besides")
     if database := sum(phase["database_cpu_s"] for phase in found):
         said.append(f"database {database / sum(phase['published'] for phase in found) * 1e6:,.0f} µs a message")
     return said
