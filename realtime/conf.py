@@ -181,11 +181,18 @@ class Settings:
     BLOCK_CACHE_BYTES = Key(
         32 * _MIB,
         "bytes per worker",
-        "Immutable blocks for subscribers that catch up; beyond it the oldest go.",
-        least=_KIB,
+        "Immutable blocks for subscribers that catch up; the oldest go. One of the largest messages must fit.",
+        least=8 * _MIB,
     )
     PUBLISH_TIMEOUT_S = Key(
         10, "seconds", "How long a caller in a thread (REST, shell) waits for its round before `unavailable`.", least=1
+    )
+    DATABASE_TIMEOUT_S = Key(
+        10,
+        "seconds",
+        "How long one transaction or read of ours may take before its connection is cut off: a PostgreSQL that falls "
+        "silent must not hold publishers for longer.",
+        least=1,
     )
     INFLIGHT_PUBLISHES_MAX = Key(
         256, "publish frames per connection", "Unanswered ones; beyond it the connection is read no further.", least=1
@@ -323,6 +330,14 @@ class Settings:
     )
     RETENTION_INTERVAL_S = Key(30, "seconds", "How often retention looks for work.", least=1)
     DELETE_CHUNK = Key(1000, "rows", "One short transaction each, so that deleting never delays publishing.", least=1)
+
+    # -- metrics -----------------------------------------------------------------------------------------------------
+    METRICS_NETWORKS = Key(
+        _NO_NETWORKS,
+        "list of networks or addresses",
+        "Who may read `/metrics` without an API key, by the address that connects. Empty: behind a proxy everybody "
+        "comes from its address.",
+    )
 
     # -- the process -------------------------------------------------------------------------------------------------
     WORKERS = Key(1, "processes", "More than one needs PostgreSQL and Redis; checked at start.", least=1)

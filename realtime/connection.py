@@ -11,7 +11,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import assert_never, cast
@@ -74,13 +73,14 @@ class Connection:
         self._joining: dict[int, Subscriber] = {}
         self._appends: dict[int, Append] = {}
         self._ops: dict[Append, int] = {}
-        self._publishing: deque[session.Publish] = deque()
+        self._publishing: list[session.Publish] = []
         """Publishes that wait for an application's hook about the one that is asked for."""
         self._asking = False
         self._draining = False
         self._failed_ops: set[int] = set()
         """Publishes that failed, while others wait here that may be chained to them."""
-        self._effects: deque[Effect] = deque()
+        # Lists that are short, though taken from in front: an empty deque has 760 bytes.
+        self._effects: list[Effect] = []
         self._performing = False
         self._allowed: set[tuple[ChannelName, Operation]] = set()
         """What application hooks allowed; asked again when rights may have changed."""
@@ -88,11 +88,12 @@ class Connection:
         """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused = False
-        self._readable = asyncio.Event()
-        self._readable.set()
+        self._readable: asyncio.Event | None = None
+        """For shells that wait in `readable`."""
         self.heard_at = now
         self._pinged_at: float | None = None
-        self._taken = (0, now)
+        self._moved = (0, now)
+        self._counted_bytes = 0
         self._gone = False
         self._leaving = False
         self._close_code: int | None = None
@@ -153,7 +154,9 @@ class Connection:
 
     async def readable(self) -> None:
         """Returns when the next frame may be read; for shells that take frames out of a queue."""
-        await self._readable.wait()
+        if self._paused and not self._gone:
+            self._readable = asyncio.Event()
+            await self._readable.wait()
 
     def gone(self, code: int | None = None) -> None:
         """The connection has ended: everything that belongs to it is let go. Idempotent.
@@ -177,11 +180,19 @@ class Connection:
         self._publishing.clear()
         for task in self._tasks:
             task.cancel()
-        self._readable.set()
+        self._wake_reader()
+        # The link knows this by them: a circle would wait for the collector.
+        self.link.on_congested = self.link.on_drained = _nobody
+
+    def _count_bytes(self) -> None:
+        """What was written to this connection alone; the hub counts its broadcasts."""
+        written = self.link.written_bytes
+        self.worker.counts.bytes_out += written - self._counted_bytes
+        self._counted_bytes = written
 
     def _count_end(self, code: int | None) -> None:
         counts = self.worker.counts
-        counts.bytes_out += self.link.taken_bytes - self._taken[0]
+        self._count_bytes()
         by = "client" if self._close_code is None else "server"
         counts.closed[self.transport, by, known_close_code(self._close_code or code)] += 1
 
@@ -195,7 +206,7 @@ class Connection:
         self._performing = True
         try:
             while self._effects and not self._gone:
-                self._perform_one(self._effects.popleft())
+                self._perform_one(self._effects.pop(0))
         finally:
             self._performing = False
         if self._paused and not (self.session.full or self.link.congested or self._gone or self.worker.draining):
@@ -204,13 +215,16 @@ class Connection:
     def _read_no_further(self) -> None:
         if not self._paused:
             self._paused = True
-            self._readable.clear()
             self.link.pause_reading()
 
     def _read_on(self) -> None:
         self._paused = False
-        self._readable.set()
+        self._wake_reader()
         self.link.resume_reading()
+
+    def _wake_reader(self) -> None:
+        if self._readable is not None:
+            self._readable.set()
 
     def _perform_one(self, effect: Effect) -> None:
         match effect:
@@ -392,7 +406,7 @@ class Connection:
             return
         self._draining = True
         while self._publishing and not self._asking:
-            effect = self._publishing.popleft()
+            effect = self._publishing.pop(0)
             self._asking = True
             self._authorize(
                 effect.channel,
@@ -670,7 +684,11 @@ class Connection:
         if deadline is not None and now >= deadline:
             self._perform(self.session.wake(now))
         heartbeat_s = settings.HEARTBEAT_MS / 1000
-        if self.session.state is State.READY and now - self.link.sent_at >= heartbeat_s:
+        if (
+            self.session.state is State.READY
+            and now - self.link.sent_at >= heartbeat_s
+            and all(now - self.worker.hub.sent_at(each) >= heartbeat_s for each in self.subscribers.values())
+        ):
             self.worker.counts.heartbeats += 1
             self.link.send({"type": "heartbeat"})
         if self._pinged_at is not None:
@@ -680,11 +698,11 @@ class Connection:
         elif now - self.heard_at >= 2 * heartbeat_s and self.link.ping():
             self.worker.counts.pings += 1
             self._pinged_at = now
-        waiting, taken = self.link.waiting_bytes, self.link.taken_bytes
-        if not waiting or taken != self._taken[0]:
-            self.worker.counts.bytes_out += taken - self._taken[0]
-            self._taken = (taken, now)
-        elif now - self._taken[1] > 2 * heartbeat_s:
+        self._count_bytes()
+        waiting, moved = self.link.waiting_bytes, self.link.moved_bytes
+        if not waiting or moved != self._moved[0]:
+            self._moved = (moved, now)
+        elif now - self._moved[1] > 2 * heartbeat_s:
             # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
             self._close(4410, "slow")
 
@@ -694,6 +712,10 @@ def known_close_code(code: int | None) -> int:
     if code is None or code == ABNORMAL:
         return ABNORMAL
     return code if code in CLOSES or 1000 <= code <= 1013 else OTHER_CODE
+
+
+def _nobody() -> None:
+    """Hears what a link tells when its connection is gone."""
 
 
 def _nothing_more(rules: Rules) -> None:

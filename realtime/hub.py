@@ -26,7 +26,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from realtime.counting import SECONDS, Histogram
 from realtime.cursors import CursorKey, Opened, Position
@@ -84,6 +84,8 @@ class Sink(Protocol):
 
     encoding: Encoding
     congested: bool
+    writer: Callable[[Any], None]
+    """`write` for broadcasts, without what only a single sink has to mind."""
 
     def write(self, payload: object) -> None:
         """Sends what `encoding.encode` made."""
@@ -259,9 +261,22 @@ Answer = Attached | ProtocolError | None
 
 
 class Level:
-    """Subscribers of one channel and encoding who have been sent the same: everything through `position`."""
+    """Subscribers of one channel and encoding who have been sent the same: everything through `position`.
 
-    __slots__ = ("bytes_sent", "encoding", "members", "position", "queued")
+    What a broadcast needs of them stands together: the ways to write, and how far all may go.
+    """
+
+    __slots__ = (
+        "_writers",
+        "byte_limit",
+        "bytes_sent",
+        "encoding",
+        "limit",
+        "members",
+        "position",
+        "queued",
+        "sent_at",
+    )
 
     def __init__(self, encoding: Encoding, position: int, bytes_sent: int) -> None:
         self.encoding = encoding
@@ -269,8 +284,48 @@ class Level:
         self.bytes_sent = bytes_sent
         """`Followed.bytes_sent` as it was at the position."""
         self.members: dict[Subscriber, None] = {}
+        self.limit = UNBOUNDED
+        """No member's window ends before this serial; it may have been opened further since."""
+        self.byte_limit = UNBOUNDED
+        """The same in bytes, counted as `bytes_sent` is."""
+        self.sent_at = float("-inf")
+        """When something was written to all."""
         self.queued = False
         """Late: its turn comes."""
+        self._writers: list[Callable[[Any], None]] | None = []
+
+    def add(self, subscriber: Subscriber) -> None:
+        subscriber.level = self
+        self.members[subscriber] = None
+        self.limit = min(self.limit, subscriber.limit)
+        self.byte_limit = min(self.byte_limit, subscriber.byte_limit)
+        if self._writers is not None:
+            self._writers.append(subscriber.sink.writer)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        subscriber.level = None
+        del self.members[subscriber]
+        self._writers = None
+
+    @property
+    def writers(self) -> list[Callable[[Any], None]]:
+        if self._writers is None:
+            self._writers = [subscriber.sink.writer for subscriber in self.members]
+        return self._writers
+
+    def without_room(self, last: int, before_last: int) -> list[Subscriber]:
+        """Members whose window has no room for everything through serial `last`, `before_last` bytes before it."""
+        if last <= self.limit and before_last < self.byte_limit:
+            return []
+        found: list[Subscriber] = []
+        self.limit = self.byte_limit = UNBOUNDED
+        for each in self.members:
+            if last <= each.limit and before_last < each.byte_limit:
+                self.limit = min(self.limit, each.limit)
+                self.byte_limit = min(self.byte_limit, each.byte_limit)
+            else:
+                found.append(each)
+        return found
 
 
 class Followed:
@@ -381,6 +436,7 @@ class Hub:
             "duplicates": 0,
             "blocks_read": 0,
             "late": 0,
+            "bytes": 0,
             "early": 0,
             "sent": 0,
             "cache_hits": 0,
@@ -469,6 +525,11 @@ class Hub:
         if subscriber.mode is Mode.WAITING:
             subscriber.mode = Mode.BEHIND
             self._schedule(subscriber)
+
+    @staticmethod
+    def sent_at(subscriber: Subscriber) -> float:
+        """When a broadcast was last written to it, by the loop's clock."""
+        return subscriber.level.sent_at if subscriber.level is not None else float("-inf")
 
     def occupancy(self, channel: ChannelName) -> int:
         """Attachments to the channel on this worker."""
@@ -919,25 +980,22 @@ class Hub:
         last = level.position + len(sizes)
         bytes_sent = level.bytes_sent + sum(sizes)
         before_last = bytes_sent - sizes[-1]
-        takers: list[Sink] = []
-        fallen: list[Subscriber] = []
-        for subscriber in level.members:
-            if last <= subscriber.limit and before_last < subscriber.byte_limit:
-                takers.append(subscriber.sink)
-            else:
-                fallen.append(subscriber)
-        for payload in payloads:
-            level.encoding.write_all(takers, payload)
-        self.counts["payloads"] += len(payloads) * len(takers)
-        self.counts["sent"] += len(sizes) * len(takers)
-        self._writes += len(payloads) * len(takers)
-        if not self._counting:
-            self._counting = True
-            self._loop.call_soon(self._next_turn)
-        # Those whose window had no room for all of this take what fits from the block that has it.
+        # Those whose window has no room for all of this take what fits from the block that has it.
+        fallen = level.without_room(last, before_last)
         for subscriber in fallen:
             self._leave_level(subscriber)
             subscriber.mode = Mode.BEHIND
+        writers = level.writers
+        for payload in payloads:
+            self.counts["bytes"] += level.encoding.write_all(writers, payload)
+        level.sent_at = self._loop.time()
+        writes = len(payloads) * len(writers)
+        self.counts["payloads"] += writes
+        self.counts["sent"] += len(sizes) * len(writers)
+        self._writes += writes
+        if not self._counting:
+            self._counting = True
+            self._loop.call_soon(self._next_turn)
         level.position = last
         level.bytes_sent = bytes_sent
         for subscriber in fallen:
@@ -995,10 +1053,9 @@ class Hub:
         for other in followed.levels.get(level.encoding, ()):
             fits = len(other.members) + len(level.members) <= most
             if other is not level and other.position == level.position and fits and not other.queued:
-                for subscriber in level.members:
-                    subscriber.level = other
-                    other.members[subscriber] = None
-                level.members.clear()
+                for subscriber in list(level.members):
+                    level.remove(subscriber)
+                    other.add(subscriber)
                 followed.levels[level.encoding].remove(level)
                 return
 
@@ -1023,9 +1080,8 @@ class Hub:
         level = subscriber.level
         if level is not None:
             self._settle(subscriber)
-            subscriber.level = None
+            level.remove(subscriber)
             subscriber.mode = Mode.WAITING
-            del level.members[subscriber]
             if not level.members:
                 subscriber.followed.levels[level.encoding].remove(level)
 
@@ -1034,8 +1090,7 @@ class Hub:
         level = followed.level_at(subscriber.position, subscriber.sink.encoding, self._settings.writes_a_turn)
         subscriber.limit = window.limit
         subscriber.byte_limit = level.bytes_sent + window.room_bytes if window.size else UNBOUNDED
-        subscriber.level = level
-        level.members[subscriber] = None
+        level.add(subscriber)
         subscriber.mode = Mode.LEVEL
 
     # ------------------------------------------------------------------ catching up

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from realtime.conf import settings
-from realtime.delivery.blocks import Encoding
+from realtime.delivery.blocks import Encoding, size_bytes
 from realtime.interpreter import interpreter
 from realtime.protocol.codec import encode
 from realtime.protocol.deflate import WINDOWS
@@ -43,7 +43,7 @@ class SharedSocket(Protocol):
     on_congested: Callable[[], None] | None
     on_drained: Callable[[], None] | None
     buffered_bytes: int
-    taken_bytes: int
+    moved_bytes: int
 
     def write(self, data: bytes) -> None: ...
     def ping(self) -> None: ...
@@ -67,21 +67,22 @@ class WebSocketEncoding:
             return self.frame(frames[0].encode())
         return b"".join([self.frame(frame.encode()) for frame in frames])
 
-    def write_all(self, sinks: Sequence[SocketLink], payload: bytes) -> None:
+    def write_all(self, writers: Sequence[Callable[[bytes], None]], payload: bytes) -> int:
         """One write after the other; where they are many, with an eye on the clock (see realtime.interpreter)."""
-        if len(sinks) < MANY:
-            for link in sinks:
-                link.write(payload)
-            return
+        if len(writers) < MANY:
+            for write in writers:
+                write(payload)
+            return len(writers) * len(payload)
         interpreter.begin()
         looked_at = time.perf_counter()
-        for count, link in enumerate(sinks):
-            link.write(payload)
+        for count, write in enumerate(writers):
+            write(payload)
             if not count & 3:
                 now = time.perf_counter()
                 if now - looked_at > SLOW_S:
                     interpreter.slow()
                 looked_at = now
+        return len(writers) * len(payload)
 
 
 class DeflateEncoding(WebSocketEncoding):
@@ -105,9 +106,10 @@ class TextsEncoding:
     def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
         return tuple(frames)
 
-    def write_all(self, sinks: Sequence[AsgiLink], payload: Sequence[str]) -> None:
-        for link in sinks:
-            link.write(payload)
+    def write_all(self, writers: Sequence[Callable[[Sequence[str]], None]], payload: Sequence[str]) -> int:
+        for write in writers:
+            write(payload)
+        return len(writers) * sum([size_bytes(text) for text in payload])
 
 
 WEBSOCKET = WebSocketEncoding()
@@ -121,6 +123,10 @@ class Link(Protocol):
     encoding: Encoding
     congested: bool
     sent_at: float
+    """When `write` was last called; the hub knows when broadcasts went out."""
+    written_bytes: int
+    """What `write` got, in all."""
+    writer: Callable[[Any], None]
     on_congested: Callable[[], None]
     on_drained: Callable[[], None]
 
@@ -145,7 +151,7 @@ class Link(Protocol):
     @property
     def waiting_bytes(self) -> int: ...
     @property
-    def taken_bytes(self) -> int: ...
+    def moved_bytes(self) -> int: ...
 
 
 def _nothing() -> None:
@@ -155,13 +161,26 @@ def _nothing() -> None:
 class SocketLink:
     """Writes to the socket itself."""
 
-    __slots__ = ("_frame", "_held", "congested", "encoding", "on_congested", "on_drained", "sent_at", "socket")
+    __slots__ = (
+        "_frame",
+        "_held",
+        "congested",
+        "encoding",
+        "on_congested",
+        "on_drained",
+        "sent_at",
+        "socket",
+        "writer",
+        "written_bytes",
+    )
 
     def __init__(self, socket: SharedSocket) -> None:
         encoding = DEFLATE[socket.window_bits] if socket.window_bits else WEBSOCKET
         self.encoding: Encoding = encoding
         self._frame = encoding.frame
         self.socket = socket
+        self.writer: Callable[[Any], None] = socket.write
+        self.written_bytes = 0
         self._held: list[bytes] | None = None
         self.congested = False
         self.sent_at = time.monotonic()
@@ -175,6 +194,7 @@ class SocketLink:
             self._held.append(payload)
             return
         self.sent_at = time.monotonic()
+        self.written_bytes += len(payload)
         self.socket.write(payload)
 
     def send(self, frame: dict[str, object]) -> None:
@@ -211,8 +231,8 @@ class SocketLink:
         return self.socket.buffered_bytes
 
     @property
-    def taken_bytes(self) -> int:
-        return self.socket.taken_bytes
+    def moved_bytes(self) -> int:
+        return self.socket.moved_bytes
 
     def _congested(self) -> None:
         if not self.congested:
@@ -238,7 +258,9 @@ class AsgiLink:
         self._high_bytes = high_bytes
         self._outbox: deque[str | tuple[int, str]] = deque()
         self._waiting = 0
-        self._taken = 0
+        self.writer: Callable[[Any], None] = self._put
+        self.written_bytes = 0
+        self.moved_bytes = 0
         self._wake = asyncio.Event()
         self._task = asyncio.ensure_future(self._run())
         self._closed = False
@@ -248,9 +270,14 @@ class AsgiLink:
         self.on_drained: Callable[[], None] = _nothing
 
     def write(self, payload: Sequence[str]) -> None:
+        self.sent_at = time.monotonic()
+        before = self._waiting
+        self._put(payload)
+        self.written_bytes += self._waiting - before
+
+    def _put(self, payload: Sequence[str]) -> None:
         if self._closed:
             return
-        self.sent_at = time.monotonic()
         self._outbox.extend(payload)
         self._waiting += sum([len(text) for text in payload])
         self._wake.set()
@@ -299,10 +326,6 @@ class AsgiLink:
     def waiting_bytes(self) -> int:
         return self._waiting
 
-    @property
-    def taken_bytes(self) -> int:
-        return self._taken
-
     async def _run(self) -> None:
         while True:
             while self._outbox:
@@ -319,7 +342,7 @@ class AsgiLink:
                     self._outbox.clear()
                     return
                 self._waiting -= len(item)
-                self._taken += len(item)
+                self.moved_bytes += len(item)
             if self.congested:
                 self.congested = False
                 self.on_drained()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 PAYLOADS_MOST = 4
@@ -28,8 +28,8 @@ class Encoding(Protocol):
         """The frames, joined for one write."""
         ...
 
-    def write_all(self, sinks: Sequence[Any], payload: Any) -> None:
-        """Writes what `encode` made to every sink: the innermost loop of a broadcast."""
+    def write_all(self, writers: Sequence[Callable[[Any], None]], payload: Any) -> int:
+        """Writes what `encode` made to everyone: the innermost loop of a broadcast. Returns bytes, of all together."""
         ...
 
 

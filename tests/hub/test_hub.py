@@ -47,6 +47,40 @@ def test_swapped_announcements_cost_no_read() -> None:
     assert world.reader.reads == reads
 
 
+def test_a_broadcast_is_spread_over_turns_of_the_loop_and_forgets_nobody() -> None:
+    world = World(writes_a_turn=2)
+    clients = [world.client(window=0) for _ in range(7)]
+    world.publish()
+    world.loop.advance(1)
+    world.hear_all()
+    world.loop.advance(0.5)
+    assert [client.position for client in clients] == [1] * 7
+    reads, payloads = world.reader.reads, world.hub.counts["payloads"]
+    for _ in range(3):
+        world.publish()
+    world.hear_all()
+    # In this turn the first set; the others when the loop comes round again, with all that came meanwhile in one write.
+    assert sorted(client.position for client in clients) == [1, 1, 1, 1, 1, 2, 2]
+    world.loop.advance(0)
+    assert [client.position for client in clients] == [4] * 7
+    assert world.hub.counts["payloads"] - payloads == 2 + 7
+    assert world.reader.reads == reads
+
+
+def test_who_is_so_late_that_memory_has_no_more_of_it_reads_on_from_the_log() -> None:
+    world = World(writes_a_turn=1, cache_bytes=400, block_messages=1)
+    clients = [world.client(window=0) for _ in range(3)]
+    world.publish()
+    world.loop.advance(1)
+    world.hear_all()
+    world.loop.advance(0.5)
+    for _ in range(3):
+        world.publish()
+    world.hear_all()
+    world.loop.advance(1)
+    assert [client.position for client in clients] == [4] * 3
+
+
 def test_a_hole_that_stays_is_read_from_the_log_once_for_all() -> None:
     world = World()
     world.publish()
@@ -119,6 +153,7 @@ def test_no_write_joins_more_than_a_socket_should_have_to_keep(monkeypatch: pyte
             Client.write(client, payload)
 
         monkeypatch.setattr(client, "write", write)
+        monkeypatch.setattr(client, "writer", write)
     world.loop.advance(1)
     world.publish(30, size=10_000)
     world.publish(1, size=100_000)

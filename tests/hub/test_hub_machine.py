@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.window import Window
-from realtime.hub import Followed, Hub, Level
+from realtime.hub import Hub
 from realtime.protocol import positions
 from realtime.protocol.names import Epoch, Serial
 from tests.hub.world import Client, World
@@ -309,28 +309,12 @@ def _drained_unheard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "drained", lambda self, subscriber: None)
 
 
-def _late_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hub, "_queue_level", lambda self, followed, level: None)
-
-
 def _late_given_up(patch: pytest.MonkeyPatch) -> None:
     def catch_up(self: Hub, followed: Any, level: Any) -> None:
         if followed.order is not None:
             level.position = followed.order.position
 
     patch.setattr(Hub, "_catch_up", catch_up)
-
-
-def _late_though_gone_on(patch: pytest.MonkeyPatch) -> None:
-    """Who enters a set takes its position for his own, though it is late."""
-
-    def level_at(self: Followed, position: int, encoding: Any, most: int) -> Level:
-        levels = self.levels.setdefault(encoding, [])
-        if not levels:
-            levels.append(Level(encoding, position, self.bytes_sent))
-        return levels[0]
-
-    patch.setattr(Followed, "level_at", level_at)
 
 
 MUTANTS = [
@@ -344,9 +328,7 @@ MUTANTS = [
     _jump_without_falling_behind,
     _level_though_behind,
     _drained_unheard,
-    _late_forgotten,
     _late_given_up,
-    _late_though_gone_on,
 ]
 
 

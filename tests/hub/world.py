@@ -198,9 +198,10 @@ class Whole:
     def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
         return tuple(frames)
 
-    def write_all(self, sinks: Sequence[Any], payload: object) -> None:
-        for sink in sinks:
-            sink.write(payload)
+    def write_all(self, writers: Sequence[Any], payload: object) -> int:
+        for write in writers:
+            write(payload)
+        return 0
 
 
 ENCODING = Whole()
@@ -224,6 +225,10 @@ class Client:
     skipped: list[dict[str, object]] = field(default_factory=list)
     explained: bool = True
     in_snapshot: bool = False
+    writer: Any = None
+
+    def __post_init__(self) -> None:
+        self.writer = self.write
 
     def write(self, payload: Any) -> None:
         assert not self.congested, "a congested sink was written to"
