@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.fanout.load import STATE
 
 NGINX = STATE / "nginx"
-NGINX_PACKAGES = ("nginx-light", "libnginx-mod-nchan")
+NGINX_PACKAGES = ("nginx", "libnginx-mod-nchan")
 NGINX_PROGRAM = "usr/sbin/nginx"
 NGINX_MODULE = "usr/lib/nginx/modules/ngx_nchan_module.so"
 NODE = STATE / "node"
@@ -38,12 +38,15 @@ def nginx() -> tuple[Path, Path]:
     if failed:
         raise Missing(
             f"apt-get download {' '.join(NGINX_PACKAGES)} failed: {failed[-300:]}\n"
-            "As root: apt-get update && apt-get install nginx-light libnginx-mod-nchan"
+            f"As root: apt-get update && apt-get install {' '.join(NGINX_PACKAGES)}"
         )
     for package in NGINX.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package.name, "."], cwd=NGINX, check=True)
         package.unlink()
-    return NGINX / NGINX_PROGRAM, NGINX / NGINX_MODULE
+    program = NGINX / NGINX_PROGRAM
+    if not program.exists() or subprocess.run([program, "-v"], capture_output=True).returncode:
+        raise Missing(f"{program} does not run here. As root: apt-get install {' '.join(NGINX_PACKAGES)}")
+    return program, NGINX / NGINX_MODULE
 
 
 def _download() -> str:
