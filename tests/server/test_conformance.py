@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -37,22 +37,23 @@ def echo() -> Iterator[Echo]:
 class Line:
     """A client that sends bytes and reads frames."""
 
-    def __init__(self, port: int, path: str, offer: str | None) -> None:
+    def __init__(self, port: int, path: str, offer: str | None, headers: Mapping[str, str] | None = None) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        offered = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer is not None else ""
+        given = {**(headers or {}), **({"Sec-WebSocket-Extensions": offer} if offer is not None else {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         self.sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
-            f"{offered}\r\n".encode()
+            f"{lines}\r\n".encode()
         )
         self._left = b""
         while b"\r\n\r\n" not in self._left:
             self._read()
         head, _, self._left = self._left.partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
+        status, *answered = head.decode().split("\r\n")
         assert " 101 " in status, status
-        fields = (line.partition(":") for line in lines)
+        fields = (line.partition(":") for line in answered)
         self.headers = {name.lower(): value.strip() for name, _, value in fields}
 
     @property
@@ -96,17 +97,21 @@ class Line:
             payload = zlib.decompressobj(-window_bits).decompress(payload + b"\0\0\xff\xff")
         return first & 15, payload
 
-    def ends(self, code: int | None = None) -> str:
-        """Nothing more but a close frame with this code, then the end of the connection; returns the reason."""
+    def closes(self, code: int) -> str:
+        """The next is a close frame with this code; returns its reason."""
         opcode, payload = self.message()
         assert opcode == CLOSE, (opcode, payload[:100])
-        if code is not None:
-            assert payload[:2] == struct.pack("!H", code), payload
-        self.send(frame(CLOSE, payload[:2]))
+        assert payload[:2] == struct.pack("!H", code), payload
+        return payload[2:].decode()
+
+    def ends(self, code: int) -> str:
+        """The same, which is answered, and then nothing but the end of the connection."""
+        reason = self.closes(code)
         try:
+            self.send(frame(CLOSE, struct.pack("!H", code)))
             left = self.frame()
-        except (EOFError, ConnectionResetError):
-            return payload[2:].decode()
+        except (EOFError, ConnectionError):
+            return reason
         raise AssertionError(f"{left} after the close frame")
 
     def close(self) -> None:
@@ -283,22 +288,19 @@ def test_a_close_frame_is_answered_and_nothing_behind_it_is_read(line: Open, pay
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999])
 def test_a_close_code_that_a_client_may_send(line: Open, code: int) -> None:
-    opcode, answer = line().send(frame(CLOSE, struct.pack("!H", code))).message()
-    assert (opcode, answer[:2]) == (CLOSE, struct.pack("!H", 1000))
+    line().send(frame(CLOSE, struct.pack("!H", code))).closes(1000)
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65_535])
 def test_a_close_code_that_nobody_may_send(line: Open, code: int) -> None:
-    opcode, answer = line().send(frame(CLOSE, struct.pack("!H", code))).message()
-    assert (opcode, answer[:2]) == (CLOSE, struct.pack("!H", 1002))
+    assert line().send(frame(CLOSE, struct.pack("!H", code))).closes(1002)
 
 
 @pytest.mark.parametrize(
     ("payload", "code"), [(b"\x03", 1002), (b"\x03\xe8\xce\xba\xe1", 1007), (b"\x03\xe8" + b"x" * 124, 1002)]
 )
 def test_a_close_frame_that_is_malformed(line: Open, payload: bytes, code: int) -> None:
-    opcode, answer = line().send(frame(CLOSE, payload)).message()
-    assert (opcode, answer[:2]) == (CLOSE, struct.pack("!H", code))
+    assert line().send(frame(CLOSE, payload)).closes(code)
 
 
 def test_a_client_that_closes_and_does_not_read_is_dropped(line: Open) -> None:
@@ -331,12 +333,12 @@ def test_a_fault_of_the_application_closes_with_1011(line: Open) -> None:
 
 @pytest.mark.parametrize("size", [16 * MIB + 1, 1 << 40, (1 << 63) - 1])
 def test_a_frame_over_the_limit_closes_with_1009_when_it_is_announced(line: Open, size: int) -> None:
-    assert line().send(b"\x82\xff" + size.to_bytes(8, "big") + b"\0\0\0\0").ends(1009)
+    assert line().send(b"\x82\xff" + size.to_bytes(8, "big") + b"\0\0\0\0").closes(1009)
 
 
 def test_fragments_over_the_limit_close_with_1009(line: Open) -> None:
     open_line = line().send(frame(BINARY, b"x" * (8 * MIB), final=False))
-    assert open_line.send(b"\x00\xff" + (8 * MIB + 1).to_bytes(8, "big") + b"\0\0\0\0").ends(1009)
+    assert open_line.send(b"\x00\xff" + (8 * MIB + 1).to_bytes(8, "big") + b"\0\0\0\0").closes(1009)
 
 
 # ---------------------------------------------------------------------- permessage-deflate
