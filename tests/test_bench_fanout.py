@@ -67,6 +67,8 @@ def test_each_fault_is_marked() -> None:
         assert marks([phase(), phase("200", **{name: 3})]) == [f"**3 {name}**"]
     assert marks([phase(generator_cpu_s=0.95)]) == ["**generator saturated**"]
     assert "neighbours took 49%" in marks([phase(server_core_busy_s=0.5)])[0]
+    assert marks([phase(reads=500)]) == ["not one a write: 2.0 at once"]
+    assert marks([phase("burst", reads=500)]) == []
     assert "pace not held: 50% not sent" in marks([phase(unsent=10)])[0]
     assert "requests failed" in marks([phase(beside={"history": {"requests": 1, "trouble": "500"}})])[0]
 
