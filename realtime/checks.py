@@ -211,19 +211,24 @@ def check_websocket_path(**_: Any) -> list[checks.CheckMessage]:
 
 
 @checks.register(TAG)
-def check_trusted_proxies(**_: Any) -> list[checks.CheckMessage]:
-    """What stands for a proxy's address can be compared with one; otherwise all clients would share the proxy's."""
-    try:
-        parse_networks(settings.TRUSTED_PROXIES)
-    except (ValueError, TypeError) as error:
-        return [
-            checks.Error(
-                f"REALTIME['TRUSTED_PROXIES']: {error}.",
-                hint="Give addresses or networks, as in 10.0.0.0/8; bits behind the prefix must be 0.",
-                id="realtime.E018",
+def check_networks(**_: Any) -> list[checks.CheckMessage]:
+    """What stands for an address can be compared with one; a proxy's that cannot, would be everybody's."""
+    found: list[checks.CheckMessage] = []
+    for name, networks in (
+        ("TRUSTED_PROXIES", settings.TRUSTED_PROXIES),
+        ("METRICS_NETWORKS", settings.METRICS_NETWORKS),
+    ):
+        try:
+            parse_networks(networks)
+        except (ValueError, TypeError) as error:
+            found.append(
+                checks.Error(
+                    f"REALTIME[{name!r}]: {error}.",
+                    hint="Give addresses or networks, as in 10.0.0.0/8; bits behind the prefix must be 0.",
+                    id="realtime.E018",
+                )
             )
-        ]
-    return []
+    return found
 
 
 @checks.register(TAG)

@@ -2,7 +2,7 @@
 
 Nothing here costs more than an addition, and nothing is done per delivery: sums are taken per round, per write or per
 look at a connection. Every number is written by one thread and may be read by any: readers copy first. Numbers that
-several threads write stand in a `SharedCounts`. See docs/decisions/0008-metrics-are-read-not-pushed.md.
+several threads write stand in a `SharedCounts`. See docs/decisions/0009-workers-tell-each-other-their-metrics.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final
+from typing import Any, Final
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of times: from a write to a socket to the longest that a caller waits for its round."""
@@ -53,7 +53,7 @@ class SharedCounts:
         with self._lock:
             self._totals[key] += count
 
-    def copy(self) -> dict[Hashable, int]:
+    def copy(self) -> dict[Any, int]:
         with self._lock:
             return dict(self._totals)
 

@@ -462,14 +462,18 @@ def revoke_api_key(row: ApiKey) -> None:
     _forget_api_key(row.key_id)
 
 
-def verify_api_key(text: str, now_s: float) -> Identity:
-    """Verify an API key; raises `unauthorized`. For threads: a key not seen for two seconds costs a query."""
+def verify_api_key(text: str, now_s: float, fresh_s: float = API_KEY_FRESH_S) -> Identity:
+    """Verify an API key; raises `unauthorized`. For threads: a key whose row was not read for `fresh_s` costs a query.
+
+    A worker reads the rows of keys in use each second, while it can: so a larger `fresh_s` matters only while the
+    database is away, when a revoked key is taken for so long.
+    """
     match = _API_KEY.fullmatch(text)
     if match is None:
         raise _unauthorized("This is no API key: they look like ser_<id>_<secret>.")
     key_id, secret = match.groups()
     known = _known_keys.get(key_id)
-    if known is None or time.monotonic() - known.read_at > API_KEY_FRESH_S:
+    if known is None or time.monotonic() - known.read_at > fresh_s:
         known = _read_keys([key_id])[key_id]
     # Compared also for an unknown id, so that the time taken does not tell which ids exist.
     matches = hmac.compare_digest(_hash(secret), known.secret_hash)

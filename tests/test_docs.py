@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts import settings_page
+from realtime.metrics import METRICS
+from scripts import metrics_page, settings_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+#: Template tags begin like metrics.
+TAGS = {"seriatim_config", "seriatim_script"}
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
@@ -58,6 +61,22 @@ def test_the_settings_page_has_every_key_as_in_the_code() -> None:
     """When this fails: python -m scripts.settings_page"""
     text = settings_page.PAGE.read_text()
     assert text == settings_page.page(text)
+
+
+def test_the_metrics_page_has_every_metric_as_in_the_registry() -> None:
+    """When this fails: python -m scripts.metrics_page"""
+    text = metrics_page.PAGE.read_text()
+    assert text == metrics_page.page(text)
+    rows = re.findall(r"^\| `(seriatim_\w+)` \|", text, re.MULTILINE)
+    assert rows == ["seriatim_worker_up", "seriatim_workers_configured", *[metric.name for metric in METRICS]]
+
+
+def test_pages_name_only_metrics_that_exist() -> None:
+    made = "_(bucket|count|sum)$"
+    known = {"seriatim_worker_up", "seriatim_workers_configured", *[metric.name for metric in METRICS]}
+    for page in PAGES:
+        named = set(re.findall(r"\bseriatim_(?!client)[a-z_]+[a-z]\b", page.read_text()))
+        assert {re.sub(made, "", name) if name not in known else name for name in named} - known - TAGS == set(), page
 
 
 def test_the_settings_page_has_every_variable_of_the_environment() -> None:

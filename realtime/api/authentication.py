@@ -15,7 +15,7 @@ from rest_framework.request import Request
 
 from realtime.api.errors import CHALLENGE
 from realtime.protocol.errors import ProtocolError
-from realtime.tokens import Identity, identity_from_session, is_api_key, verify_api_key, verify_token
+from realtime.tokens import API_KEY_FRESH_S, Identity, identity_from_session, is_api_key, verify_api_key, verify_token
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -42,8 +42,8 @@ def identify(request: HttpRequest) -> Identity | None:
     return None
 
 
-def identity_from_header(header: str, now_s: float) -> Identity:
-    """The identity of an `Authorization` header."""
+def identity_from_header(header: str, now_s: float, *, key_fresh_s: float = API_KEY_FRESH_S) -> Identity:
+    """The identity of an `Authorization` header. `key_fresh_s`: how old an API key's row may be."""
     scheme, _, credential = header.partition(" ")
     credential = credential.strip()
     if scheme.lower() != "bearer" or not credential:
@@ -53,7 +53,7 @@ def identity_from_header(header: str, now_s: float) -> Identity:
             remedy="Send `Authorization: Bearer <token or API key>`.",
         )
     if is_api_key(credential):
-        return verify_api_key(credential, now_s)
+        return verify_api_key(credential, now_s, key_fresh_s)
     return verify_token(credential, now_s)
 
 

@@ -19,6 +19,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
+from realtime.api import local
 from realtime.protocol import codec
 from realtime.protocol.errors import ProtocolError
 
@@ -48,6 +49,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any] | None = None) 
 
 def error_response(error: ProtocolError, status: int | None = None) -> HttpResponse:
     """The answer for one row of the table; `status` where HTTP knows a better one (405, 415)."""
+    local.count_error(error.code)
     response = HttpResponse(
         codec.encode(error.body()), content_type="application/json", status=status or error.http_status
     )

@@ -11,6 +11,13 @@ def occupancy(channel: ChannelName) -> int:
     return worker.occupancy(channel)
 
 
+def count_error(code: str) -> None:
+    """A request of this process was refused; counted where there is a worker to tell of it."""
+    running = worker.current()
+    if running is not None:
+        running.counts.http_errors.add(code)
+
+
 def readiness() -> dict[str, bool]:
     """What must be true before traffic may come here; nothing more without a worker in this process."""
     running = worker.current()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from realtime.api import errors, health, views
+from realtime.api import errors, health, metrics, views
 
 # (?s:…): a name may arrive with anything in it, also a line feed.
 _NAME = r"(?P<name>(?s:.*))"
@@ -12,6 +12,7 @@ _NAME = r"(?P<name>(?s:.*))"
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.scrape, name="metrics"),
     path("api/v1/publish", views.PublishView.as_view(), name="publish"),
     path("api/v1/tokens", views.TokensView.as_view(), name="tokens"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),

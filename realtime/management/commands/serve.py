@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -14,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from realtime import asgi, worker
+from realtime import asgi, metrics, worker
 from realtime.conf import settings
 
 PR_SET_PDEATHSIG = 1
@@ -41,15 +42,16 @@ class Command(BaseCommand):
         parser.add_argument("--ready-fd", type=int, help="pipe to write to when clients are served")
         parser.add_argument("--parent", type=int, help="process id of the supervisor")
         parser.add_argument("--number", type=int, help="number of this worker")
+        parser.add_argument("--siblings", help="folder where workers ask each other for their metrics")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["fd"] is not None:
-            self._serve_one(options)
-            return
         if options["workers"] is not None:
             # Before the checks, which judge the number.
             django_settings.REALTIME = {**getattr(django_settings, "REALTIME", {}), "WORKERS": options["workers"]}
             settings.reset()
+        if options["fd"] is not None:
+            self._serve_one(options)
+            return
         self.check()
         self.check(databases=[settings.DATABASE])
         self._check_migrations()
@@ -72,6 +74,8 @@ class Command(BaseCommand):
 
         asgi.role = options["role"]
         if options["fd"] is None:
+            # Not the process's number: series of metrics go on after a restart.
+            worker.name = "w1"
             where = run.endpoint(options["host"], options["port"])
         else:
             worker.name = f"w{options['number']}"
@@ -85,6 +89,9 @@ class Command(BaseCommand):
         ready_fd = options["ready_fd"]
 
         def say_ready() -> None:
+            running = worker.current()
+            if options["siblings"] is not None and running is not None:
+                metrics.answer_siblings(options["siblings"], running)
             if ready_fd is not None:
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
@@ -98,8 +105,12 @@ class Command(BaseCommand):
             raise CommandError("Several workers listen on IPv4. Give an IPv4 address, and let a proxy take IPv6.")
         listening = bind(options["host"], options["port"], backlog=4096)
 
+        siblings = tempfile.TemporaryDirectory(prefix="seriatim-", ignore_cleanup_errors=True)
+
         def command(number: int, listening_fd: int, ready_fd: int) -> list[str]:
             passed = {
+                "--workers": settings.WORKERS,
+                "--siblings": siblings.name,
                 "--number": number,
                 "--fd": listening_fd,
                 "--ready-fd": ready_fd,
@@ -112,7 +123,8 @@ class Command(BaseCommand):
             f"Serving on http://{options['host']}:{options['port']} "
             f"with {settings.WORKERS} workers (supervisor {os.getpid()})."
         )
-        status = Supervisor(settings.WORKERS, command, listening, drain_s=settings.DRAIN_S, say=self._say).run()
+        with siblings:
+            status = Supervisor(settings.WORKERS, command, listening, drain_s=settings.DRAIN_S, say=self._say).run()
         sys.exit(status)
 
     def _say(self, text: str) -> None:
