@@ -47,9 +47,14 @@ class RealtimeConsumer(AsyncConsumer):
             return
         assert isinstance(judged, handshake.Accepted)
         assert isinstance(place, Place)
+        socket = (scope.get("extensions") or {}).get(SOCKET)
+        if socket is not None:
+            await running.ready.wait()
+            await _serve_socket(socket, send, judged, running, place)
+            return
         try:
             await running.ready.wait()
-            await _serve(scope, receive, send, judged, running, place)
+            await _serve(receive, send, judged, running, place)
         finally:
             place.leave()
 
@@ -67,28 +72,41 @@ def _place(scope: dict[str, Any], running: Worker) -> Place | handshake.Refused:
     return handshake.Refused(503, found.text, found.retry_whole_s)
 
 
-async def _serve(
-    scope: dict[str, Any], receive: Any, send: Send, judged: handshake.Accepted, running: Worker, place: Place
-) -> None:
-    socket = (scope.get("extensions") or {}).get(SOCKET)
-    link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES) if socket is None else SocketLink(socket)
+async def _serve_socket(socket: Any, send: Send, judged: handshake.Accepted, running: Worker, place: Place) -> None:
+    """On our server: the socket feeds the connection by callbacks, so this returns when it is open. A task that only
+    waits for the end would be a fifth of what an idle connection takes."""
+    connection = Connection(running, SocketLink(socket), place=place)
+    socket.on_text = connection.receive_text
+    socket.on_binary = connection.receive_binary
+    socket.on_heard = connection.heard
+    socket.on_closed = connection.gone
+    await send({"type": "websocket.accept", "subprotocol": judged.subprotocol})
+    if socket.open:
+        _open(connection, judged)
+    else:
+        # It was gone before it was accepted, and will tell nobody.
+        connection.gone()
+
+
+async def _serve(receive: Any, send: Send, judged: handshake.Accepted, running: Worker, place: Place) -> None:
+    """On any other server."""
+    link = AsgiLink(send, settings.SOCKET_BUFFER_HIGH_BYTES)
     connection = Connection(running, link, place=place)
     code = None
     try:
-        if socket is not None:
-            socket.on_text = connection.receive_text
-            socket.on_binary = connection.receive_binary
-            socket.on_heard = connection.heard
         await send({"type": "websocket.accept", "subprotocol": judged.subprotocol})
-        if judged.cookie is not None:
-            connection.open_with_cookie(judged.cookie)
-        else:
-            connection.open(judged.token)
+        _open(connection, judged)
         code = await _feed(connection, receive)
     finally:
         connection.gone(code)
-        if isinstance(link, AsgiLink):
-            link.stop()
+        link.stop()
+
+
+def _open(connection: Connection, judged: handshake.Accepted) -> None:
+    if judged.cookie is not None:
+        connection.open_with_cookie(judged.cookie)
+    else:
+        connection.open(judged.token)
 
 
 async def _feed(connection: Connection, receive: Any) -> int | None:

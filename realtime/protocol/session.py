@@ -26,7 +26,7 @@ docs/reference/protocol.md.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -207,8 +207,9 @@ class Session:
         """Channels attached, or being attached for the first time."""
         self._settings = settings
         self._opened_at = now
-        self._waiting: deque[Frame | FrameError] = deque()
-        self._waiting_sizes: deque[int] = deque()
+        # Lists, though they are taken from in front: they are bounded, mostly empty, and an empty deque has 760 bytes.
+        self._waiting: list[Frame | FrameError] = []
+        self._waiting_sizes: list[int] = []
         self._waiting_size = 0
         self._publishing_size = 0
         self._running: dict[int, _Running] = {}
@@ -218,7 +219,7 @@ class Session:
         self._chains: OrderedDict[ChannelName, int | None] = OrderedDict()
         """By channel the op of the last publish while it runs, or None when it failed."""
         self._unauthorized = 0
-        self._bad_at: deque[float] = deque(maxlen=BAD_FRAMES_MOST + 1)
+        self._bad_at: list[float] = []
         self._expires_at: float | None = None
         self._warn_at: float | None = None
         self.spoke_at = now
@@ -419,8 +420,8 @@ class Session:
         """Begins what waited and may begin now."""
         effects: list[Effect] = []
         while self._waiting and self.state is not State.CLOSED and self._may_begin(self._waiting[0]):
-            self._waiting_size -= self._waiting_sizes.popleft()
-            effects += self._begin(self._waiting.popleft(), now, time_ms)
+            self._waiting_size -= self._waiting_sizes.pop(0)
+            effects += self._begin(self._waiting.pop(0), now, time_ms)
         return effects
 
     def _forget_waiting(self) -> None:
@@ -538,7 +539,7 @@ class Session:
         if error.is_publish and error.channel is not None:
             self._note_failure(ChannelName(error.channel))
         effects: list[Effect] = [Send(error.frame(error.ref))]
-        self._bad_at.append(now)
+        self._bad_at = [*self._bad_at[-BAD_FRAMES_MOST:], now]
         if len(self._bad_at) > BAD_FRAMES_MOST and now - self._bad_at[0] < BAD_FRAMES_S:
             self._move("too many bad frames")
             effects.append(Close(4400, "too many bad frames"))

@@ -19,6 +19,8 @@ from realtime.load import Refusal
 class SeriatimRequest(WebRequest):
     """One HTTP request; Daphne turns it into a WebSocket when it asks for one."""
 
+    channel: Any
+
     def process(self) -> Any:
         running = worker.ensure()
         if running.draining:
@@ -37,12 +39,23 @@ class SeriatimRequest(WebRequest):
         factory = self.server.ws_factory
         # The protocol takes it as soon as there is one.
         factory.place = found
-        try:
-            return super().process()
-        finally:
-            if factory.place is not None:
-                factory.place = None
-                found.leave()
+        channel = self.channel
+        result = super().process()
+        if factory.place is None:
+            self._leave_to_the_protocol(channel)
+        else:
+            # There is none: the request was malformed, and has its answer.
+            factory.place = None
+            found.leave()
+        return result
+
+    def _leave_to_the_protocol(self, channel: Any) -> None:
+        """The connection is the WebSocket protocol's. Request and channel know each other, and would wait for the
+        collector with all they hold."""
+        channel.requests.clear()
+        self.channel = None
+        self.content.close()
+        self.server.connections.pop(self, None)
 
     def _asks_for_our_socket(self) -> bool:
         headers = self.requestHeaders

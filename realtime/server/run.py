@@ -11,6 +11,7 @@ import logging
 import resource
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from daphne.server import Server
@@ -82,14 +83,19 @@ class SeriatimServer(Server):
 
         self.http_factory.buildProtocol = build_protocol
         self.ws_factory.place = None
-        self.ws_factory.protocol = SeriatimProtocol
         self.ws_factory.setProtocolOptions(
             # Given again, since setProtocolOptions sets it back.
             allowNullOrigin=True,
             # A protocol error is answered with its close code, not with a reset connection.
             failByDrop=False,
             closeHandshakeTimeout=CLOSE_HANDSHAKE_S,
+            # Daphne has a limit for the same, and without a timer for each.
+            openHandshakeTimeout=0,
         )
+        # Autobahn would copy each option to each connection, and make a log line of them that nobody reads: an eighth
+        # of what a connection costs.
+        options = {name: getattr(self.ws_factory, name) for name in SeriatimProtocol.CONFIG_ATTRS}
+        self.ws_factory.protocol = type("Protocol", (SeriatimProtocol,), {**options, "CONFIG_ATTRS": ()})
         # In the loop's first turn, not with the first client: what the worker has to read should not make him wait.
         reactor.callLater(0, self._start_worker)  # type: ignore[arg-type]  # the stub has other argument names
 
@@ -138,9 +144,29 @@ class SeriatimServer(Server):
         await asyncio.gather(*left, return_exceptions=True)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        if scope["type"] == "websocket":
-            scope["extensions"] = protocol.extensions()
-        return super().create_application(protocol, scope)
+        if scope["type"] != "websocket":
+            return super().create_application(protocol, scope)
+        scope["extensions"] = protocol.extensions()
+        queue = super().create_application(protocol, scope)
+        self.connections[protocol]["application_instance"].add_done_callback(partial(self._application_done, protocol))
+        return queue
+
+    def _application_done(self, protocol: Any, application: asyncio.Future[None]) -> None:
+        """One that left an open socket to its callbacks needs none of what Daphne does for it every second."""
+        socket = protocol.socket
+        if (
+            not application.cancelled()
+            and application.exception() is None
+            and socket is not None
+            and socket.open
+            and socket.on_closed is not None
+        ):
+            protocol.alone()
+            self.connections.pop(protocol, None)
+
+    def protocol_disconnected(self, protocol: Any) -> None:
+        if protocol in self.connections:
+            super().protocol_disconnected(protocol)
 
 
 def check_hooks() -> None:
