@@ -17,7 +17,7 @@ COLOURS = {
     "channels": "#b08900",
     "channels-redis": "#d9c27a",
 }
-WIDTH, PANEL, LEFT, TOP, BOTTOM, BAR, APART = 860, 240, 80, 44, 46, 16, 26
+WIDTH, PANEL, LEFT, TOP, BOTTOM, BAR, APART = 860, 240, 92, 44, 46, 16, 26
 
 
 def draw(report: Report, caption: str) -> str:
@@ -70,6 +70,6 @@ def draw(report: Report, caption: str) -> str:
     for system in report.systems:
         parts.append(f'<rect x="{x}" y="{y - 10}" width="11" height="11" fill="{COLOURS[system]}"/>')
         parts.append(f'<text x="{x + 16}" y="{y}">{escape(report.titles[system])}</text>')
-        x += 32 + 7 * len(report.titles[system])
+        x += 32 + 7.4 * len(report.titles[system])
     parts.append(f'<text x="{LEFT}" y="{height - 12}" fill="#667" font-size="11">{escape(caption)}</text>')
     return "\n".join([*parts, "</svg>", ""])
