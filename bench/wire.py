@@ -30,9 +30,11 @@ def token(client: str = CLIENT) -> str:
     return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
-def handshake(bearer: str | None = None) -> bytes:
-    """The request that opens a WebSocket at /ws."""
+def handshake(bearer: str | None = None, offer: str | None = None) -> bytes:
+    """The request that opens a WebSocket at /ws; `offer` are its extensions."""
     credentials = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+    if offer:
+        credentials += f"Sec-WebSocket-Extensions: {offer}\r\n"
     return (
         "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
@@ -60,7 +62,9 @@ def frame(value: object) -> bytes:
     return masked(json.dumps(value, separators=(",", ":")).encode())
 
 
-def connect(port: int, bearer: str | None = None, *, receive_bytes: int | None = None) -> socket.socket:
+def connect(
+    port: int, bearer: str | None = None, *, receive_bytes: int | None = None, offer: str | None = None
+) -> socket.socket:
     """An open WebSocket; `receive_bytes` is the kernel's buffer for what the client does not read."""
     sock = socket.socket()
     if receive_bytes is not None:
@@ -68,7 +72,7 @@ def connect(port: int, bearer: str | None = None, *, receive_bytes: int | None =
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(60)
     sock.connect(("127.0.0.1", port))
-    sock.sendall(handshake(bearer))
+    sock.sendall(handshake(bearer, offer))
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)  # nothing of the frames behind it

@@ -63,8 +63,8 @@ class Socket:
 
     `on_text` gets each text message, `on_binary` each binary one, `on_heard` is called at every ping or pong,
     `on_congested` when more than the mark waits in the buffer, `on_drained` when nothing waits any more.
-    None of them is ever called from inside `write`. An application that has set `on_closed` may return: the socket stays
-    open, and `on_closed(code)` tells its end.
+    None of them is ever called from inside `write`. An application that has set `on_closed` may return: the socket
+    stays open, and `on_closed(code)` tells its end.
     """
 
     __slots__ = (
@@ -236,7 +236,6 @@ class SeriatimProtocol(DaphneProtocol):
     place: Place | None = None
     reading = True
     """False while the application takes no more: what came then stays in `data`."""
-    _agreed: deflate.Agreement | None = None
     _closed_by_client = False
     _last_call: Any = None
     """Drops a connection that was closed in order and does not take the rest."""
@@ -251,15 +250,16 @@ class SeriatimProtocol(DaphneProtocol):
         """The extensions are settled here already: Autobahn would fail the handshake over an offer that is malformed,
         and would make a decompressor for one that is not."""
         self.websocket_extensions: list[object] = []
-        if self._agreed is not None:
-            res = (res, {"Sec-WebSocket-Extensions": self._agreed.header})
+        agreed = self._agreed()
+        if agreed is not None:
+            res = (res, {"Sec-WebSocket-Extensions": agreed.header})
         super().succeedHandshake(res)
 
     def onOpen(self) -> None:
         super().onOpen()
-        if self._agreed is not None:
-            self._perMessageCompress = PACKED
         if self.socket is not None:
+            if self.socket.window_bits:
+                self._perMessageCompress = PACKED
             self.socket.opened()
         # What belongs to the handshake is a third of an idle connection's memory.
         self.http_request_data = self.http_response_data = ""
@@ -443,10 +443,14 @@ class SeriatimProtocol(DaphneProtocol):
 
     def extensions(self) -> dict[str, object]:
         """What this protocol offers the application in its scope."""
-        if self.server.deflate_min_bytes:
-            self._agreed = deflate.agree(self.http_headers.get("sec-websocket-extensions", ""))
-        self.socket = Socket(self, self._agreed.window_bits if self._agreed is not None else 0)
+        agreed = self._agreed()
+        self.socket = Socket(self, agreed.window_bits if agreed is not None else 0)
         return {SOCKET: self.socket, DENIAL: {}, PLACE: self.place}
+
+    def _agreed(self) -> deflate.Agreement | None:
+        """What becomes of the extensions that the client offers."""
+        offered = self.http_headers.get("sec-websocket-extensions") if self.server.deflate_min_bytes else None
+        return deflate.agree(offered) if offered else None
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         kind = message["type"]
