@@ -4,6 +4,7 @@
 
 At /echo messages go in through the socket's `on_text` and `on_binary` and out through its `write`, as the platform's
 own do; at /asgi through ASGI, as those of a project's own consumers do. Nobody logs in, nothing is stored.
+A text that begins with `COMMAND` is no text to echo: `close CODE REASON` closes, `raise` is a fault in the application.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from realtime.protocol.websocket import BINARY_FINAL, compressed_frame, data_fra
 from realtime.server import run  # noqa: E402
 from realtime.server.protocol import SOCKET, Socket  # noqa: E402
 from realtime.server.run import SeriatimServer, endpoint  # noqa: E402
+
+
+COMMAND = "\0command: "
 
 
 class EchoServer(SeriatimServer):
@@ -48,25 +52,29 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if message["type"] == "websocket.disconnect":
             return
         text = message.get("text")
-        if text == "raise":
-            raise RuntimeError("as asked")
-        if text is not None and text.startswith("close "):
-            _, code, reason = text.split(" ", 2)
-            await send({"type": "websocket.close", "code": int(code), "reason": reason})
-            continue
         part = "bytes" if text is None else "text"
-        await send({"type": "websocket.send", part: message[part]})
+        if text is not None and text.startswith(COMMAND):
+            code, reason = _closing(text)
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+        else:
+            await send({"type": "websocket.send", part: message[part]})
+
+
+def _closing(text: str) -> tuple[int, str]:
+    """Obeys a command: how to close."""
+    name, _, rest = text.removeprefix(COMMAND).partition(" ")
+    if name != "close":
+        raise RuntimeError("as asked")
+    code, _, reason = rest.partition(" ")
+    return int(code), reason
 
 
 def _mount(socket: Socket) -> None:
     encoding = DEFLATE[socket.window_bits] if socket.window_bits else WEBSOCKET
 
     def on_text(text: str) -> None:
-        if text == "raise":
-            raise RuntimeError("as asked")
-        if text.startswith("close "):
-            _, code, reason = text.split(" ", 2)
-            socket.close(int(code), reason)
+        if text.startswith(COMMAND):
+            socket.close(*_closing(text))
         else:
             socket.write(encoding.encode([text]))
 

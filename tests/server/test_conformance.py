@@ -323,12 +323,12 @@ def test_a_client_that_closes_and_does_not_read_is_dropped(line: Open) -> None:
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1009, 1011, 1012, 1013, 3000, 4410])
 def test_the_application_closes_with_every_code_and_its_reason(line: Open, code: int) -> None:
     reason = "retry_after_ms=700 " + "é" * 80
-    kept = line().send(frame(TEXT, f"close {code} {reason}".encode())).ends(code)
+    kept = line().send(frame(TEXT, f"\0command: close {code} {reason}".encode())).ends(code)
     assert 121 <= len(kept.encode()) <= 123 and reason.startswith(kept)
 
 
 def test_a_fault_of_the_application_closes_with_1011(line: Open) -> None:
-    assert line().send(frame(TEXT, b"raise")).ends(1011) == "server fault"
+    assert line().send(frame(TEXT, b"\0command: raise")).ends(1011) == "server fault"
 
 
 @pytest.mark.parametrize("size", [16 * MIB + 1, 1 << 40, (1 << 63) - 1])
