@@ -26,7 +26,6 @@ from realtime.server import run  # noqa: E402
 from realtime.server.protocol import SOCKET, Socket  # noqa: E402
 from realtime.server.run import SeriatimServer, endpoint  # noqa: E402
 
-
 COMMAND = "\0command: "
 
 
