@@ -83,6 +83,7 @@ MIN_SECRET_BYTES: Final = 32
 # Times in claims beyond this are no Unix seconds; it also keeps every derived millisecond below 2⁵³.
 MAX_TIME_S: Final = 9_000_000_000_000
 VERIFIED_MOST: Final = 2048
+KIDS_MOST: Final = 64
 API_KEY_FRESH_S: Final = 2.0
 API_KEYS_MOST: Final = 10_000
 LAST_USED_EVERY_S: Final = 60.0
@@ -144,6 +145,8 @@ _algorithms: dict[str, Algorithm] = get_default_algorithms()
 # Verified tokens by their text, so that a backend that publishes a hundred times a second is verified once. What
 # depends on the clock is checked at every use; a change of the keys empties it.
 _verified: dict[str, tuple[Identity, float]] = {}
+# What the header of a token says, by its text: an issuer writes the same one into all.
+_kids: dict[str, str] = {}
 
 
 def _signing_keys() -> dict[str, _SigningKey]:
@@ -241,10 +244,17 @@ def verify_token(text: str, now_s: float) -> Identity:
 
 def _key_for(text: str) -> _SigningKey:
     """The key that the token's `kid` names: a lookup in a dict, so that no value can mean a path or a query."""
-    try:
-        kid = _jws.get_unverified_header(text).get("kid", "default")
-    except (PyJWTError, ValueError, RecursionError):
-        raise _unauthorized("This is no token: its header cannot be read.") from None
+    header = text.partition(".")[0]
+    kid = _kids.get(header)
+    if kid is None:
+        try:
+            kid = _jws.get_unverified_header(text).get("kid", "default")
+        except (PyJWTError, ValueError, RecursionError):
+            raise _unauthorized("This is no token: its header cannot be read.") from None
+        if kid in _signing_keys():
+            if len(_kids) >= KIDS_MOST:
+                _kids.clear()
+            _kids[header] = kid
     keys = _signing_keys()
     if not keys:
         raise _unauthorized(

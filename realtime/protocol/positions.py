@@ -56,6 +56,8 @@ class Cursor:
     name: str
 
 
+_BEFORE_NOW: Final = (Start, Rewind, Since, Latest)
+
 From = Resume | Rewind | Since | Start | Head | Latest | Cursor
 
 _WORDS: Final[dict[str, From]] = {"start": Start(), "head": Head(), "latest": Latest()}
@@ -116,4 +118,4 @@ def _parse_resume(value: dict[object, object]) -> Resume:
 
 def needs_history(frm: From) -> bool:
     """Whether the operation `history` is needed beside `subscribe`."""
-    return isinstance(frm, Start | Rewind | Since | Latest)
+    return isinstance(frm, _BEFORE_NOW)
