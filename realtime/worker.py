@@ -351,6 +351,7 @@ class Worker:
             if rules is None:
                 self.loop.call_later(LOAD_RETRY_S, self._load_namespaces)
             else:
+                _freeze_once()
                 self.ready.set()
 
         self.reader.run(namespaces.load, loaded)
@@ -381,6 +382,19 @@ class Worker:
             logger.exception("Retention failed; it is tried again.")
         finally:
             connections[settings.DATABASE].close()
+
+
+def _freeze_once() -> None:
+    """What was loaded by now stays: the collector need not look at it again and again. Once in a process, and without
+    the litter of starting, which would stay, too."""
+    global _frozen
+    if not _frozen:
+        _frozen = True
+        gc.collect()
+        gc.freeze()
+
+
+_frozen = False
 
 
 def may_create(channel: ChannelName) -> bool:
@@ -416,8 +430,6 @@ def ensure() -> Worker:
     if worker is None or worker.loop is not loop:
         worker = _current = Worker(loop)
         worker.start()
-        # What was loaded by now stays: the collector need not look at it again and again.
-        gc.freeze()
     return worker
 
 
