@@ -10,7 +10,8 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.apps import apps as global_apps
-from django.db import DEFAULT_DB_ALIAS, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
 
 
@@ -24,9 +25,12 @@ class RealtimeConfig(AppConfig):
         # Imported here: checks import Django's database layer, which needs the app registry.
         from realtime import checks  # noqa: F401  (importing registers the checks)
         from realtime.conf import settings
+        from realtime.log import witness
 
         settings.load()
+        connection_created.connect(witness.remember_file)
         post_migrate.connect(restore_default_namespace, sender=self)
+        post_migrate.connect(settle_incarnation, sender=self)
 
 
 def restore_default_namespace(*, using: str = DEFAULT_DB_ALIAS, apps: Any = global_apps, **_: Any) -> None:
@@ -38,3 +42,17 @@ def restore_default_namespace(*, using: str = DEFAULT_DB_ALIAS, apps: Any = glob
         return  # migrated back to before there was one
     if router.allow_migrate_model(using, namespace) and not namespace.objects.using(using).exists():
         namespace.objects.using(using).create(name="default")
+
+
+def settle_incarnation(*, using: str = DEFAULT_DB_ALIAS, apps: Any = global_apps, **_: Any) -> None:
+    """Writes down which database this is, as soon as there is a table for it, or again where tables were emptied."""
+    from realtime.conf import settings
+    from realtime.log import incarnation
+
+    try:
+        apps.get_model("realtime", "Incarnation")
+    except LookupError:
+        return  # migrated back to before there was one
+    # Inside a transaction it cannot be written; whoever publishes first does it then.
+    if using == settings.DATABASE and not connections[using].in_atomic_block:
+        incarnation.settle()

@@ -115,6 +115,9 @@ class Reader(Protocol):
 
     def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None: ...
 
+    def fell(self, channel_id: int, epoch: str, reached: int, done: Callable[[bool | None], None]) -> None:
+        """The log's head was read below `reached`, which is passed on. If so, it gets a new epoch, then `done`."""
+
     def snapshot(
         self, channel_id: int, key_limit: int, done: Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]
     ) -> None: ...
@@ -423,6 +426,7 @@ class Hub:
         self._ready: deque[Subscriber] = deque()
         self._running = False
         self._sweeping = False
+        self._doubting = False
         self._late: deque[tuple[Followed, Level]] = deque()
         """Level sets whose turn comes, oldest first."""
         self._writes = 0
@@ -444,6 +448,7 @@ class Hub:
             "swept": 0,
             "swept_behind": 0,
             "swept_epochs": 0,
+            "fallen": 0,
         }
         """Totals since start, for metrics and for tests that must know that a fault really hit."""
         self.skips: defaultdict[str, int] = defaultdict(int)
@@ -911,6 +916,31 @@ class Hub:
                 self.counts["swept_behind"] += 1
                 followed.order.hear_of(state.head)
                 self._mind_hole(followed, self._settings.sweep_grace_s)
+            elif state.head < followed.order.position:
+                self._doubt(followed)
+
+    def _doubt(self, followed: Followed) -> None:
+        """A head was read that is below what was passed on here. The read may have begun earlier; if one that begins
+        now says so too, the database went back in time, and all logs with it: one question at a time is enough."""
+        channel_id, epoch, order = followed.channel_id, followed.epoch, followed.order
+        if self._doubting or channel_id is None or epoch is None or order is None:
+            return
+        self._doubting = True
+        reached = order.position
+
+        def read(state: LogState | None) -> None:
+            if state is None or state.epoch != epoch or state.head >= reached:
+                settled(None)
+                return
+            self.counts["fallen"] += 1
+            self._reader.fell(channel_id, epoch, reached, settled)
+
+        def settled(_: bool | None) -> None:
+            self._doubting = False
+            if self._channels.get(followed.name) is followed:
+                self._ask(followed)
+
+        self._reader.state(followed.name, read)
 
     # ------------------------------------------------------------------ holes
 
@@ -1228,6 +1258,11 @@ class Hub:
             # the one that is wanted. Then from there.
             self._loading[key] = waiting
             self._read_block(followed, key, serial, serial - 1)
+            return
+        elif serial > state.head:
+            # It was passed on here, and is not there any more.
+            self._doubt(followed)
+            self._loop.call_later(RETRY_S, self._schedule_all, waiting)
             return
         elif serial >= followed.bounds.oldest:
             self._report_hole(followed, serial, waiting)

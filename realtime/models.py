@@ -194,6 +194,7 @@ class Log(models.Model):
     head = models.BigIntegerField(default=0)
     oldest = models.BigIntegerField(default=1)
     last_time = models.BigIntegerField(default=0, help_text="Time of the newest message, Unix milliseconds.")
+    incarnation = models.BigIntegerField(default=0, help_text="Of the database, in which the epoch was given.")
 
     class Meta:
         constraints = [
@@ -204,6 +205,26 @@ class Log(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel_id}: {self.oldest}–{self.head}"
+
+
+class Incarnation(models.Model):
+    """One row, the witness: what the database was when it was written there. A database that went back in time, or one
+    that its rows were copied into, is another. Written and judged by `realtime.log` alone; see `realtime.log.witness`.
+    """
+
+    number = models.BigIntegerField(primary_key=True, help_text="Random; what the logs' epochs belong to.")
+    # PostgreSQL
+    system = models.CharField(max_length=32, default="", help_text="System identifier of the cluster.")
+    timeline = models.CharField(max_length=8, default="", help_text="Of the cluster's write-ahead log.")
+    database = models.CharField(max_length=10, default="", help_text="OID of the database.")
+    log = models.BigIntegerField(null=True, help_text="OID of the table of `Log`.")
+    started = models.DateTimeField(null=True, help_text="When the server was started that this was last compared on.")
+    writer = models.CharField(max_length=10, default="", help_text="Transaction that wrote the row.")
+    # SQLite
+    rounds = models.BigIntegerField(null=True, help_text="Rounds that were committed; null: no mark beside the file.")
+
+    def __str__(self) -> str:
+        return str(self.number)
 
 
 class Message(models.Model):

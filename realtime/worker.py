@@ -28,7 +28,7 @@ from realtime.delivery.blocks import size_bytes
 from realtime.hub import Hub, HubSettings
 from realtime.layers import shards
 from realtime.load import Load, Measurements
-from realtime.log import intake, outbox, retention
+from realtime.log import incarnation, intake, outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
@@ -129,6 +129,9 @@ class Worker:
         self._swept_at = 0.0
         self._relaying = False
         self._relay_again = False
+        self._watching = False
+        self._incarnation: int | None = None
+        """Of the database: all logs have epochs of it, as far as this worker knows."""
 
     def start(self) -> None:
         counting.count_logs()
@@ -141,6 +144,7 @@ class Worker:
         for every_s, work in (
             (pulse_s, self._pulse),
             (min(settings.SWEEP_MS, settings.SWEEP_SUSPECT_MS) / 1000, self._sweep),
+            (settings.SWEEP_MS / 1000, self._watch_incarnation),
             (1.0, self._refresh_namespaces),
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (BACKLOG_EVERY_S, self._count_backlog),
@@ -354,7 +358,32 @@ class Worker:
                 _freeze_once()
                 self.ready.set()
 
-        self.reader.run(namespaces.load, loaded)
+        def load() -> object:
+            # Nobody attaches before it is known whether positions mean what they meant.
+            incarnation.current()
+            return namespaces.load()
+
+        self.reader.run(load, loaded)
+
+    def _watch_incarnation(self) -> None:
+        """Looks whether the database is still the one that it was, also while nobody publishes."""
+
+        def found(number: int | None) -> None:
+            if number is None or number == self._incarnation:
+                self._watching = False
+                return
+            future = self.loop.run_in_executor(None, _relabel)
+            future.add_done_callback(lambda future: relabelled(number, complete=future.result()))
+
+        def relabelled(number: int, *, complete: bool) -> None:
+            self._watching = False
+            if complete:
+                self._incarnation = number
+            self.hub.sweep()
+
+        if not self._watching:
+            self._watching = True
+            self.reader.run(incarnation.current, found)
 
     def _refresh_namespaces(self) -> None:
         self.reader.run(namespaces.refresh, lambda _: None)
@@ -395,6 +424,18 @@ def _freeze_once() -> None:
 
 
 _frozen = False
+
+
+def _relabel() -> bool:
+    """Gives new epochs to logs whose epochs are of an earlier incarnation; whether all have one. In a thread."""
+    try:
+        return not incarnation.relabel()
+    except Exception:
+        counting.database_errors.add("incarnation")
+        logger.exception("Logs could not be given new epochs; it is tried again.")
+        return False
+    finally:
+        connections[settings.DATABASE].close()
 
 
 def may_create(channel: ChannelName) -> bool:

@@ -241,6 +241,10 @@ class Postgres(Server):
         """`DATABASE_URL` of the database that always exists."""
         return self._url("postgres")
 
+    def tool(self, name: str) -> str:
+        """The path of a program that came with it: psql, pg_dump, pg_restore, pg_basebackup, …"""
+        return str(self._binaries / name)
+
     def create_database(self, name: str) -> str:
         """Make an empty database and return its `DATABASE_URL`."""
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:

@@ -6,6 +6,7 @@ synchronous and blocking: call it from threads. docs/explanation/architecture.md
 
 from __future__ import annotations
 
+from realtime.log.incarnation import new_epochs
 from realtime.log.reads import (
     find_since,
     read_heads,
@@ -16,7 +17,7 @@ from realtime.log.reads import (
     read_states,
     reading,
 )
-from realtime.log.retention import apply_retention, begin_anew, delete_chunks, new_epoch, new_epochs, prune
+from realtime.log.retention import apply_retention, begin_anew, delete_chunks, new_epoch, prune
 from realtime.log.rounds import Rounds, run_round_now
 from realtime.log.types import NEVER_USED, Append, LogState, News, Page, Published, Skipped
 from realtime.log.writer import LogWriter, RoundStats

@@ -20,8 +20,11 @@ from django.db.backends.utils import CursorWrapper
 
 from realtime import counting
 from realtime.conf import settings
-from realtime.log.rounds import Rounds, discard
+from realtime.log import incarnation
+from realtime.log.rounds import Rounds
+from realtime.log.sql import discard, raise_if_replaced, reopen_if_replaced
 from realtime.log.types import Append, News, Published
+from realtime.log.witness import Unsound, advance_mark
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage
 from realtime.protocol.names import ChannelName
@@ -66,10 +69,15 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
     `announce` is called after each commit. `creates` says whether a channel may be made by publishing to it. Returns
     early when another worker relays, or the database is away: whoever comes next goes on.
     """
-    moved = 0
+    moved, settled = 0, False
     while True:
         try:
             count, taken, news = _relay_some(creates)
+        except Unsound:
+            if settled or not _settle():
+                return moved
+            settled = True
+            continue
         except DatabaseError as error:
             counting.database_errors.add("outbox")
             logger.warning("Relaying the outbox failed; it is tried again: %s", error)
@@ -80,6 +88,17 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
             announce(news)
         if taken < RELAYED_AT_ONCE or not count:
             return moved
+
+
+def _settle() -> bool:
+    """Has the incarnation settled; the relaying transaction has ended. False: not now."""
+    try:
+        incarnation.settle()
+    except Exception:
+        counting.database_errors.add("outbox")
+        logger.warning("Relaying the outbox waits for the incarnation of the database", exc_info=True)
+        return False
+    return True
 
 
 def count_backlog() -> Backlog:
@@ -103,6 +122,9 @@ def count_backlog() -> Backlog:
 def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[News]]:
     """One transaction: how many rows left the outbox, how many were taken, and the news."""
     connection = connections[settings.DATABASE]
+    # In a transaction of the caller's own, such as a test's, the database is taken for the one that it was.
+    guarded = not connection.in_atomic_block
+    reopen_if_replaced(connection)
     with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
         rows = _take(cursor, connection.vendor)
         if not rows:
@@ -116,7 +138,7 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
             )
             for _, channel, client, mid, event, key, data in rows
         ]
-        result = Rounds().run(appends)
+        result = Rounds().run(appends, guarded=guarded)
         if result.away:
             raise DatabaseError("the database failed the round of the relay")
         settled = [(row[0], append.outcome) for row, append in zip(rows, appends, strict=True)]
@@ -125,7 +147,11 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
         for id_, outcome in settled:
             if isinstance(outcome, ProtocolError) and outcome.code != "unavailable":
                 _refuse(cursor, id_, outcome)
-        return len(done), len(rows), result.news
+    if guarded:
+        raise_if_replaced(connection)
+        if result.witness is not None:
+            advance_mark(connection, result.witness)
+    return len(done), len(rows), result.news
 
 
 def _take(cursor: CursorWrapper, vendor: str) -> Sequence[_Row]:

@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from realtime import counting
 from realtime.conf import settings
 from realtime.counting import SECONDS, Histogram
-from realtime.log import reads
+from realtime.log import incarnation, reads
 from realtime.log.types import NEVER_USED, LogState, Page
 from realtime.protocol.names import ChannelName
 
@@ -127,6 +127,13 @@ class LogReader:
         done: Callable[[tuple[list[tuple[int, str]], LogState] | None], None],
     ) -> None:
         self.run(lambda: _read_rows(channel_id, after, upto), done)
+
+    def fell(self, channel_id: int, epoch: str, reached: int, done: Callable[[bool | None], None]) -> None:
+        def find_out() -> bool:
+            incarnation.fell(channel_id, epoch, reached)
+            return True
+
+        self.run(find_out, done)
 
     def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
         self.run(lambda: reads.find_since(state, time_ms), done)

@@ -15,13 +15,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DatabaseError, connections
 from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
-from realtime.log.rounds import discard
-from realtime.log.sql import integers, texts
+from realtime.log.sql import discard, integers, is_away, reopen_if_replaced, texts
 from realtime.log.types import NEVER_USED, LogState, Page, Skipped
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
@@ -47,9 +46,12 @@ def reading() -> Iterator[CursorWrapper]:
     """
     connection = connections[settings.DATABASE]
     try:
+        reopen_if_replaced(connection)
         with connection.cursor() as cursor:
             yield cursor
-    except (OperationalError, InterfaceError) as error:
+    except DatabaseError as error:
+        if not is_away(error):
+            raise
         discard(connection)
         raise ProtocolError("unavailable", "The database cannot be read at the moment.") from error
 

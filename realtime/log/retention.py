@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
-from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from realtime import namespaces
 from realtime.conf import settings
+from realtime.log.changes import PATIENCE_MS, LogLocked, changing, is_postgres, make_epoch
 from realtime.log.reads import first_since, read_states, reading
-from realtime.log.rounds import discard, make_epoch
 from realtime.log.rounds import now_ms as clock_ms
-from realtime.log.sql import LOCK_NOT_AVAILABLE, integers, sqlstate_of, texts
+from realtime.log.sql import integers
 from realtime.log.types import LogState
 from realtime.namespaces import Rules
 from realtime.protocol.errors import ProtocolError
@@ -35,8 +33,6 @@ logger = logging.getLogger(__name__)
 #: Logs changed in one transaction, and looked at by one query.
 _BATCH = 100
 _SCAN = 1000
-#: How long a log may keep us waiting that a round holds.
-_PATIENCE_MS = 100
 
 
 def prune(name: ChannelName, upto: int) -> LogState:
@@ -48,7 +44,7 @@ def prune(name: ChannelName, upto: int) -> LogState:
     state = read_states([name])[name]
     if state.channel_id is None or state.epoch is None:
         raise ProtocolError("not_found", "There is no log of this name.", channel=name)
-    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+    with changing(settings.STUCK_CHANNEL_MS) as cursor:
         cursor.execute(
             "UPDATE realtime_log SET oldest = CASE WHEN head < %s THEN head ELSE %s END + 1"
             " WHERE channel_id = %s AND oldest <= %s",
@@ -66,7 +62,7 @@ def new_epoch(name: ChannelName) -> str:
     if state.channel_id is None or state.epoch is None:
         raise ProtocolError("not_found", "There is no log of this name.", channel=name)
     epoch = make_epoch()
-    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+    with changing(settings.STUCK_CHANNEL_MS) as cursor:
         cursor.execute("UPDATE realtime_log SET epoch = %s WHERE channel_id = %s", [epoch, state.channel_id])
     return epoch
 
@@ -81,29 +77,12 @@ def begin_anew(name: ChannelName) -> str:
     if state.channel_id is None or state.epoch is None:
         raise ProtocolError("not_found", "There is no log of this name.", channel=name)
     epoch = make_epoch()
-    with _changing(settings.STUCK_CHANNEL_MS) as cursor:
+    with changing(settings.STUCK_CHANNEL_MS) as cursor:
         cursor.execute(
             "UPDATE realtime_log SET epoch = %s, oldest = head + 1 WHERE channel_id = %s", [epoch, state.channel_id]
         )
         cursor.execute("DELETE FROM realtime_latest WHERE channel_id = %s", [state.channel_id])
     return epoch
-
-
-def new_epochs() -> tuple[int, list[int]]:
-    """New epochs for all logs, for a database that went back in time: how many changed, and ids that were locked."""
-    changed, locked, last = 0, list[int](), 0
-    while True:
-        with reading() as cursor:
-            cursor.execute(
-                "SELECT channel_id FROM realtime_log WHERE channel_id > %s ORDER BY channel_id LIMIT %s", [last, _BATCH]
-            )
-            ids = [row[0] for row in cursor.fetchall()]
-        if not ids:
-            return changed, locked
-        last = ids[-1]
-        done = _change_logs("epoch", {id_: make_epoch() for id_ in ids})
-        changed += len(done)
-        locked += [id_ for id_ in ids if id_ not in done]
 
 
 def apply_retention(rules: Mapping[str, Rules] | None = None, *, now_ms: int | None = None) -> int:
@@ -143,7 +122,7 @@ def delete_chunks(*, now_ms: int | None = None, pause: Callable[[float], object]
             if not doomed:
                 break
             started = time.monotonic()
-            with _changing(_PATIENCE_MS) as cursor:
+            with changing(PATIENCE_MS) as cursor:
                 gone = _delete(cursor, doomed)
             deleted += gone
             # None gone: somebody else holds these rows, to delete them or in a backup. The next time, then.
@@ -176,7 +155,7 @@ def _apply(rule: Rules, now_ms: int) -> int:
                 for id_, serial in first_since(cursor, logs, too_old).items():
                     targets[id_] = max(targets[id_], serial)
         # A log that is locked now has its turn the next time.
-        moved += len(_change_logs("oldest", {id_: oldest for id_, oldest in targets.items() if oldest > logs[id_][0]}))
+        moved += len(_move({id_: oldest for id_, oldest in targets.items() if oldest > logs[id_][0]}))
 
 
 def _logs_to_trim(cursor: CursorWrapper, rule: Rules, last: int, too_old: int | None) -> dict[int, tuple[int, int]]:
@@ -209,9 +188,9 @@ def _trim_latest(rule: Rules) -> None:
     for channel_id, excess in excesses:
         while excess > 0:
             try:
-                with _changing(_PATIENCE_MS) as cursor:
+                with changing(PATIENCE_MS) as cursor:
                     # The lock that rounds hold while they write to `Latest`: row locks there would deadlock.
-                    lock = " FOR NO KEY UPDATE" if _is_postgres(cursor) else ""
+                    lock = " FOR NO KEY UPDATE" if is_postgres(cursor) else ""
                     cursor.execute(f"SELECT 1 FROM realtime_log WHERE channel_id = %s{lock}", [channel_id])
                     cursor.execute(
                         "DELETE FROM realtime_latest WHERE channel_id = %s AND serial IN (SELECT serial"
@@ -246,7 +225,7 @@ def _logs_with_garbage(cursor: CursorWrapper, last: int, before: int) -> list[in
 def _garbage(cursor: CursorWrapper, channel_ids: Sequence[int], before: int, most: int) -> list[tuple[int, int]]:
     """(channel id, serial) of rows to delete. Found by a read: a delete that searches would hold its lock meanwhile."""
     ids = ",".join(map(str, channel_ids))
-    if _is_postgres(cursor):
+    if is_postgres(cursor):
         cursor.execute(
             f"SELECT l.channel_id, r.serial FROM realtime_log l CROSS JOIN LATERAL (SELECT m.serial"
             f" FROM realtime_message m WHERE {_GARBAGE} ORDER BY m.serial LIMIT %s) r"
@@ -263,7 +242,7 @@ def _garbage(cursor: CursorWrapper, channel_ids: Sequence[int], before: int, mos
 
 
 def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> int:
-    if not _is_postgres(cursor):
+    if not is_postgres(cursor):
         cursor.executemany("DELETE FROM realtime_message WHERE channel_id = %s AND serial = %s", doomed)
         return len(doomed)
     channel_ids, serials = zip(*doomed, strict=True)
@@ -278,73 +257,45 @@ def _delete(cursor: CursorWrapper, doomed: Sequence[tuple[int, int]]) -> int:
     return int(cursor.rowcount)
 
 
-# -- changing logs ----------------------------------------------------------------------------------------------------
+# -- moving `oldest` --------------------------------------------------------------------------------------------------
 
 
-class LogLocked(ProtocolError):
-    """Somebody else held a row for too long."""
-
-
-@contextmanager
-def _changing(lock_timeout_ms: int) -> Iterator[CursorWrapper]:
-    """A short transaction. Raises `LogLocked`, or `unavailable` when the database is away."""
-    connection = connections[settings.DATABASE]
-    try:
-        with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
-            if _is_postgres(cursor):
-                cursor.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}")
-            yield cursor
-    except (OperationalError, InterfaceError) as error:
-        if sqlstate_of(error) == LOCK_NOT_AVAILABLE:
-            raise LogLocked("unavailable", "The log is locked by another transaction.") from error
-        discard(connection)
-        raise ProtocolError("unavailable", "The database cannot be changed at the moment.") from error
-
-
-def _change_logs(column: str, values: Mapping[int, int | str]) -> set[int]:
-    """Set one column of many logs, in short transactions; `oldest` only forward. Returns the ids that were changed.
+def _move(targets: Mapping[int, int]) -> set[int]:
+    """Move `oldest` of many logs forward, in short transactions. Returns the ids of those that moved.
 
     Logs that others hold are left out at first, then tried one by one with a little patience.
     """
-    items = sorted(values.items())
+    items = sorted(targets.items())
     done: set[int] = set()
     for start in range(0, len(items), _BATCH):
         batch = items[start : start + _BATCH]
-        with _changing(_PATIENCE_MS) as cursor:
-            done |= _change_batch(cursor, column, batch, skip=True)
+        with changing(PATIENCE_MS) as cursor:
+            done |= _move_batch(cursor, batch, skip=True)
         for item in batch:
             if item[0] in done:
                 continue
             try:
-                with _changing(_PATIENCE_MS) as cursor:
-                    done |= _change_batch(cursor, column, [item], skip=False)
+                with changing(PATIENCE_MS) as cursor:
+                    done |= _move_batch(cursor, [item], skip=False)
             except LogLocked:
-                logger.info("The log of channel %d is locked; its %s stays for now", item[0], column)
+                logger.info("The log of channel %d is locked; its oldest stays for now", item[0])
     return done
 
 
-def _change_batch(
-    cursor: CursorWrapper, column: str, items: Sequence[tuple[int, int | str]], *, skip: bool
-) -> set[int]:
-    forward = " AND oldest < %s" if column == "oldest" else ""
-    if not _is_postgres(cursor):
+def _move_batch(cursor: CursorWrapper, items: Sequence[tuple[int, int]], *, skip: bool) -> set[int]:
+    if not is_postgres(cursor):
         cursor.executemany(
-            f"UPDATE realtime_log SET {column} = %s WHERE channel_id = %s{forward}",
-            [(value, id_, value) if forward else (value, id_) for id_, value in items],
+            "UPDATE realtime_log SET oldest = %s WHERE channel_id = %s AND oldest < %s",
+            [(oldest, id_, oldest) for id_, oldest in items],
         )
         return {id_ for id_, _ in items}
-    ids, values = zip(*items, strict=True)
-    kind, array = ("bigint", integers(values)) if column == "oldest" else ("text", texts(values))
+    ids, oldests = zip(*items, strict=True)
     cursor.execute(
-        "WITH x AS MATERIALIZED (SELECT l.channel_id, v.value FROM realtime_log l"
-        f" JOIN unnest(%s::bigint[], %s::{kind}[]) AS v (channel_id, value) ON v.channel_id = l.channel_id"
+        "WITH x AS MATERIALIZED (SELECT l.channel_id, v.oldest FROM realtime_log l"
+        " JOIN unnest(%s::bigint[], %s::bigint[]) AS v (channel_id, oldest) ON v.channel_id = l.channel_id"
         f" ORDER BY l.channel_id FOR NO KEY UPDATE OF l{' SKIP LOCKED' if skip else ''})"
-        f" UPDATE realtime_log l SET {column} = x.value FROM x WHERE l.channel_id = x.channel_id"
-        f"{' AND l.oldest < x.value' if forward else ''} RETURNING l.channel_id",
-        [integers(ids), array],
+        " UPDATE realtime_log l SET oldest = x.oldest FROM x WHERE l.channel_id = x.channel_id"
+        " AND l.oldest < x.oldest RETURNING l.channel_id",
+        [integers(ids), integers(oldests)],
     )
     return {row[0] for row in cursor.fetchall()}
-
-
-def _is_postgres(cursor: CursorWrapper) -> bool:
-    return str(cursor.db.vendor) == "postgresql"

@@ -15,6 +15,10 @@ may have died after the commit), and all appends get `unavailable`: the same ids
 A channel whose row somebody else holds for too long is set aside with all its appends, so that the others can go on;
 see `writer.LogWriter`, which tries again. What follows on that channel is set aside as well: order comes first.
 
+With the locks comes the question whether this is still the database that it was (`witness`). If not, a new incarnation
+begins and the round is repeated. A log whose epoch is of another incarnation gets a new one in the round that gives its
+next serial, in the same transaction: whoever publishes first after a restore, no serial is given twice in an epoch.
+
 This module does not know threads, queues or the hub. docs/explanation/architecture.md, "The round".
 """
 
@@ -22,7 +26,6 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +36,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
+from realtime.log import incarnation
+from realtime.log.changes import make_epoch
 from realtime.log.sql import (
     LOCK_NOT_AVAILABLE,
     Dialect,
@@ -44,9 +49,14 @@ from realtime.log.sql import (
     Wanted,
     Writes,
     dialect_of,
+    discard,
+    is_away,
+    raise_if_replaced,
+    reopen_if_replaced,
     sqlstate_of,
 )
 from realtime.log.types import Append, News, Published
+from realtime.log.witness import Unsound, Witness, advance_mark
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import data_of, envelope
 from realtime.protocol.names import ChannelName, namespace_of
@@ -65,22 +75,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def make_epoch() -> str:
-    """48 random bits: an epoch must not come back on the same channel."""
-    return secrets.token_urlsafe(6)
-
-
 class Trouble(Enum):
     """What an exception means for a round."""
 
     BUSY = auto()  # a lock could not be had in time
     AGAIN = auto()  # the database asks to repeat the transaction
     AWAY = auto()  # the database cannot be reached or cannot write; the outcome is unknown
+    UNSOUND = auto()  # it may be another database; nothing was written
     CONTENT = auto()  # something in the round is at fault
 
 
 def trouble_of(error: Exception, vendor: str) -> Trouble:
     """Sort an exception that a round met."""
+    if isinstance(error, Unsound):
+        return Trouble.UNSOUND
     if isinstance(error, OperationalError):
         state = sqlstate_of(error)
         if state == LOCK_NOT_AVAILABLE:
@@ -92,7 +100,7 @@ def trouble_of(error: Exception, vendor: str) -> Trouble:
     if isinstance(error, InterfaceError):
         return Trouble.CONTENT if vendor == "sqlite" else Trouble.AWAY
     # The bare class: a damaged file, a protocol out of step.
-    return Trouble.AWAY if type(error) is DatabaseError else Trouble.CONTENT
+    return Trouble.AWAY if type(error) is DatabaseError or is_away(error) else Trouble.CONTENT
 
 
 @dataclass(slots=True)
@@ -109,6 +117,8 @@ class Round:
     #: Appends that were refused on their own, and why the first of them was.
     failed_count: int = 0
     failure: tuple[Append, Exception] | None = None
+    #: For a caller with a transaction of its own around the round: what the mark may say once that is committed.
+    witness: Witness | None = None
 
 
 class _Growing:
@@ -199,17 +209,23 @@ class Rounds:
         self._clock = clock
         self._new_epoch = new_epoch
         self._retry_after_ms = retry_after_ms
+        self._guarded = True
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
         return connections[settings.DATABASE]
 
-    def run(self, appends: Sequence[Append], locks: Locks | None = None) -> Round:
+    def run(self, appends: Sequence[Append], locks: Locks | None = None, *, guarded: bool | None = None) -> Round:
         """Settle the appends, in order, in as few transactions as possible. Raises no `Exception`.
 
         By default waits `LOCK_TIMEOUT_MS` for each lock, then goes on with the logs that are free.
+
+        Within `atomic()` it is not asked whether the database is the one that it was: what there is inside a
+        transaction that is somebody else's, such as a test's, came with it. With `guarded` it is, and then `Unsound`
+        is raised: the caller has to end the transaction, settle the incarnation and begin again.
         """
         result = Round()
+        self._guarded = not self.connection.in_atomic_block if guarded is None else guarded
         self._run(list(appends), locks or Locks(settings.LOCK_TIMEOUT_MS), result)
         if result.failure is not None:
             append, error = result.failure
@@ -252,6 +268,12 @@ class Rounds:
                     continue
                 case Trouble.BUSY | Trouble.AGAIN:
                     self._fail_all(appends, result)
+                case Trouble.UNSOUND if self.connection.in_atomic_block:
+                    raise error
+                case Trouble.UNSOUND if attempt < _TRIES and self._settle(result):
+                    continue
+                case Trouble.UNSOUND:
+                    self._fail_all(appends, result)
                 case Trouble.CONTENT if len(appends) > 1:
                     middle = len(appends) // 2
                     self._run(appends[:middle], locks, result)
@@ -263,6 +285,16 @@ class Rounds:
                     result.away = True
                     self._fail_all(appends, result)
             return
+
+    def _settle(self, result: Round) -> bool:
+        """Has the incarnation settled, before any serial is given; False when the database does not let it be."""
+        try:
+            incarnation.settle()
+        except Exception:
+            logger.warning("The incarnation of the database could not be settled; it is tried again", exc_info=True)
+            result.away = True
+            return False
+        return True
 
     def _refuse(self, append: Append, error: Exception, result: Round) -> None:
         """Settle the one append that the database will not have."""
@@ -292,6 +324,10 @@ class Rounds:
             if trouble_of(error, connection.vendor) is Trouble.AWAY:
                 discard(connection)
             raise
+        if look.witness is not None and _is_written(decision):
+            result.witness = look.witness
+            if not connection.in_atomic_block:
+                advance_mark(connection, look.witness)
         if look.busy:
             result.stuck |= look.busy
             _set_aside(appends, result)
@@ -303,7 +339,8 @@ class Rounds:
     def _write(
         self, connection: BaseDatabaseWrapper, appends: list[Append], names: list[ChannelName], locks: Locks
     ) -> tuple[Look, Decision]:
-        sql = dialect_of(connection)
+        sql = dialect_of(connection, guarded=self._guarded)
+        reopen_if_replaced(connection)
         was_connected = connection.connection is not None
         cursor = connection.cursor()
         try:
@@ -318,9 +355,17 @@ class Rounds:
                 look = self._open(sql, cursor, appends, names, locks)
             if look.busy:
                 appends = [append for append in appends if append.channel not in look.busy]
+            epochs = {log.channel_id: self._new_epoch() for log in look.logs if not log.current}
+            if epochs:
+                logs = [log._replace(epoch=epochs.get(log.channel_id, log.epoch)) for log in look.logs]
+                look = look._replace(logs=logs)
             decision = decide(appends, look, self._clock())
-            if decision.writes.rows:
+            if epochs:
+                decision.writes = decision.writes._replace(epochs=epochs)
+            if _is_written(decision):
                 sql.store(cursor, decision.writes)
+                # What was committed into a file that had been taken away exists for nobody else.
+                raise_if_replaced(connection)
             else:
                 sql.rollback(cursor)
         except Exception:
@@ -350,6 +395,10 @@ class Rounds:
         return sql.create_and_open(cursor, names, wanted, locks, new)
 
 
+def _is_written(decision: Decision) -> bool:
+    return bool(decision.writes.rows or decision.writes.epochs)
+
+
 def run_round_now(appends: Sequence[Append]) -> tuple[Sequence[Append], list[News]]:
     """The same round in the caller's thread, on its connection: for commands, shells and tests without a worker.
 
@@ -368,19 +417,6 @@ def run_round_now(appends: Sequence[Append]) -> tuple[Sequence[Append], list[New
         result = rounds.run(result.aside)  # waits for the lock again
         news += result.news
     return appends, news
-
-
-def discard(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection that cannot be trusted any more; the next use opens a new one.
-
-    Within `atomic()` that is for the block around us to do: closing would silently end its transaction.
-    """
-    if not connection.in_atomic_block:
-        try:
-            connection.close()
-        except Exception:
-            # Closing a dead connection may fail as well; Django forgets it all the same.
-            logger.debug("Closing the connection failed", exc_info=True)
 
 
 def _is_lost(connection: BaseDatabaseWrapper) -> bool:

@@ -6,29 +6,40 @@ the number of messages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from django.db import OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+
+from realtime.log.witness import POSTGRES_NUMBER, Unsound, Witness, file_of, sqlite_witness
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 #: SQLSTATE of what `lock_timeout` raises.
 LOCK_NOT_AVAILABLE = "55P03"
+#: SQLSTATEs of a database that is there and cannot serve: its tables are just being restored (gone, or gone under our
+#: hands), or it is a standby.
+_NOT_SERVING = ("42P01", "XX000", "25006")
 
 
 class LockedLog(NamedTuple):
-    """A `Log` row, locked until the end of the transaction."""
+    """A `Log` row, locked until the end of the transaction. `current`: its epoch was given in this incarnation of the
+    database; otherwise it needs a new one before it may have a serial."""
 
     name: str
     channel_id: int
     epoch: str
     head: int
     last_time: int
+    current: bool = True
 
 
 #: A message that may be stored already: index of its channel's name, client, id. Bare tuples on the path of a message:
@@ -39,11 +50,15 @@ Known = tuple[int, str, str, int, str]
 
 
 class Look(NamedTuple):
-    """What a round works on: the logs it holds, the messages that are known, and `busy` names it could not lock."""
+    """What a round works on: the logs it holds, the messages that are known, and `busy` names it could not lock.
+
+    `witness`: on SQLite, what has to go into the mark once the round is committed.
+    """
 
     logs: list[LockedLog]
     known: list[Known]
     busy: set[str]
+    witness: Witness | None = None
 
 
 class Locks(NamedTuple):
@@ -66,11 +81,13 @@ MessageRow = tuple[int, int, str, str, str | None, int, str]
 
 
 class Writes(NamedTuple):
-    """What a round changes. `heads`: channel id → (head, last_time); `latest`: (channel id, key) → serial."""
+    """What a round changes. `heads`: channel id → (head, last_time); `latest`: (channel id, key) → serial; `epochs`:
+    channel id → new epoch, of logs whose epoch is not of this incarnation."""
 
     rows: Sequence[MessageRow]
     heads: Mapping[int, tuple[int, int]]
     latest: Mapping[tuple[int, str], int]
+    epochs: Mapping[int, str] = {}
 
 
 class Dialect(Protocol):
@@ -79,7 +96,8 @@ class Dialect(Protocol):
     def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
         """Begin; lock the logs in the order of their ids; then, in a new statement, find what is known.
 
-        Without `locks.skip` OperationalError says that a lock could not be had in time.
+        Without `locks.skip` OperationalError says that a lock could not be had in time. `Unsound` says that the
+        database may be another than it was.
         """
         ...
 
@@ -95,7 +113,7 @@ class Dialect(Protocol):
         ...
 
     def store(self, cursor: CursorWrapper, writes: Writes) -> None:
-        """Insert the rows, move the heads, note the newest of each key; commit."""
+        """Insert the rows, move the heads, note the newest of each key, change epochs; commit."""
         ...
 
     def rollback(self, cursor: CursorWrapper) -> None:
@@ -103,21 +121,71 @@ class Dialect(Protocol):
         ...
 
 
-def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
-    """The dialect for `connection` as it is now: within `atomic()` a savepoint stands for the transaction."""
+def dialect_of(connection: BaseDatabaseWrapper, *, guarded: bool = True) -> Dialect:
+    """The dialect for `connection` as it is now: within `atomic()` a savepoint stands for the transaction.
+
+    Not `guarded` means that the database is taken for the one that it was.
+    """
     nested = connection.in_atomic_block
     if connection.vendor == "sqlite":
-        return Sqlite(nested=nested)
+        return Sqlite(nested=nested, guarded=guarded)
     if connection.vendor == "postgresql":
         # Server-side binding takes one statement at a time.
         joined = connection.settings_dict["OPTIONS"].get("server_side_binding") is not True
-        return Postgres(nested=nested, joined=joined)
+        return Postgres(nested=nested, joined=joined, guarded=guarded)
     raise NotImplementedError(f"The log runs on SQLite and PostgreSQL, not on {connection.vendor}.")
 
 
 def sqlstate_of(error: BaseException) -> str:
     """PostgreSQL's code of an error that Django wrapped; "" where there is none."""
     return getattr(error.__cause__, "sqlstate", None) or ""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the database cannot be reached, or cannot do anything, at the moment."""
+    return isinstance(error, OperationalError | InterfaceError) or (
+        isinstance(error, DatabaseError) and sqlstate_of(error) in _NOT_SERVING
+    )
+
+
+def discard(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that cannot be trusted any more; the next use opens a new one.
+
+    Within `atomic()` that is for the block around us to do: closing would silently end its transaction.
+    """
+    if not connection.in_atomic_block:
+        try:
+            connection.close()
+        except Exception:
+            # Closing a dead connection may fail as well; Django forgets it all the same.
+            logger.debug("Closing the connection failed", exc_info=True)
+
+
+def reopen_if_replaced(connection: BaseDatabaseWrapper) -> None:
+    """Let go of an SQLite file in whose place there is another: the next use opens that one.
+
+    Raises OperationalError while there is none, or while the write-ahead log of the old one lies beside it.
+    """
+    if connection.vendor != "sqlite" or connection.connection is None or connection.in_atomic_block:
+        return
+    file = file_of(connection)
+    if file is None or not file.replaced:
+        return
+    if not file.exists:
+        raise OperationalError(f"The database file {file.path} is gone.")
+    if file.has_foreign_wal:
+        raise OperationalError(
+            f"The database file {file.path} was replaced, and the write-ahead log of the old one is still beside it. "
+            "Stop what uses it, remove the files -wal and -shm, and restore it again."
+        )
+    logger.warning("The database file %s was replaced; it is opened anew", file.path)
+    discard(connection)
+
+
+def raise_if_replaced(connection: BaseDatabaseWrapper) -> None:
+    """After a commit: OperationalError when it went into an SQLite file that is no longer there."""
+    if connection.vendor == "sqlite" and (file := file_of(connection)) is not None and file.replaced:
+        raise OperationalError(f"The database file {file.path} was replaced.")
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -143,7 +211,7 @@ def _padded_size(count: int) -> int:
 @lru_cache(maxsize=8)
 def _select_logs(size: int) -> str:
     return (
-        "SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time FROM realtime_channel c"
+        "SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time, l.incarnation FROM realtime_channel c"
         " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name IN (" + ",".join(["%s"] * size) + ")"
     )
 
@@ -161,8 +229,9 @@ def _select_known(size: int) -> str:
 class Sqlite:
     """There is one writer at a time: BEGIN IMMEDIATE locks every channel."""
 
-    def __init__(self, *, nested: bool = False) -> None:
+    def __init__(self, *, nested: bool = False, guarded: bool = True) -> None:
         self._nested = nested
+        self._guarded = guarded
 
     def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
         cursor.execute("SAVEPOINT realtime_round" if self._nested else "BEGIN IMMEDIATE")
@@ -183,18 +252,24 @@ class Sqlite:
             [(log.name, now, log.namespace) for log in new if log.namespace is not None],
         )
         cursor.executemany(
-            "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time)"
-            " SELECT id, %s, 0, 1, 0 FROM realtime_channel WHERE name = %s ON CONFLICT DO NOTHING",
+            "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time, incarnation)"
+            " SELECT id, %s, 0, 1, 0, coalesce((SELECT min(number) FROM realtime_incarnation), 0)"
+            " FROM realtime_channel WHERE name = %s ON CONFLICT DO NOTHING",
             [(log.epoch, log.name) for log in new],
         )
         return self._look(cursor, names, wanted)
 
     def _look(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted]) -> Look:
+        witness = sqlite_witness(cursor) if self._guarded else None
+        if self._guarded and witness is None:
+            raise Unsound
         logs: list[LockedLog] = []
         for part in chunks(names, _VALUES):
             size = _padded_size(len(part))
             cursor.execute(_select_logs(size), [*part, *[None] * (size - len(part))])
-            logs += map(LockedLog._make, cursor.fetchall())
+            for name, channel_id, epoch, head, last_time, incarnation in cursor.fetchall():
+                current = witness is None or incarnation == witness.number
+                logs.append(LockedLog(name, channel_id, epoch, head, last_time, current))
         ids = {log.name: log.channel_id for log in logs}
         by_index = [ids.get(name) for name in names]  # None, for a log that is missing, matches nothing
         known: list[Known] = []
@@ -204,7 +279,9 @@ class Sqlite:
             parameters += [None] * (3 * (size - len(some)))
             cursor.execute(_select_known(size), parameters)
             known += cursor.fetchall()
-        return Look(logs, known, set())
+        if witness is not None and witness.rounds is not None:
+            witness = witness._replace(rounds=witness.rounds + 1)
+        return Look(logs, known, set(), witness)
 
     def store(self, cursor: CursorWrapper, writes: Writes) -> None:
         if writes.rows:
@@ -223,6 +300,14 @@ class Sqlite:
                 " ON CONFLICT (channel_id, key) DO UPDATE SET serial = excluded.serial",
                 [(channel_id, key, serial) for (channel_id, key), serial in writes.latest.items()],
             )
+        if writes.epochs:
+            cursor.executemany(
+                "UPDATE realtime_log SET epoch = %s, incarnation = (SELECT number FROM realtime_incarnation)"
+                " WHERE channel_id = %s",
+                [(epoch, channel_id) for channel_id, epoch in writes.epochs.items()],
+            )
+        if self._guarded:
+            cursor.execute("UPDATE realtime_incarnation SET rounds = rounds + 1 WHERE rounds IS NOT NULL")
         cursor.execute("RELEASE SAVEPOINT realtime_round" if self._nested else "COMMIT")
 
     def rollback(self, cursor: CursorWrapper) -> None:
@@ -239,12 +324,21 @@ class Sqlite:
 
 Statement = tuple[str, Sequence[Any]]
 
-_LOCK = (
-    "SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time FROM realtime_channel c"
-    " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name = ANY(%s::text[])"
-    # Sorted: two rounds that want the same logs in another order would deadlock.
-    " ORDER BY l.channel_id FOR NO KEY UPDATE OF l"
-)
+#: NULL for a log, and then for all of them, where the witness is not sound.
+_CURRENT = f"l.incarnation = {POSTGRES_NUMBER}"
+
+
+def _lock(current: str) -> str:
+    return (
+        f"SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time, {current} FROM realtime_channel c"
+        " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name = ANY(%s::text[])"
+        # Sorted: two rounds that want the same logs in another order would deadlock.
+        " ORDER BY l.channel_id FOR NO KEY UPDATE OF l"
+    )
+
+
+_LOCK = _lock(_CURRENT)
+_LOCK_UNGUARDED = _lock("true")
 _KNOWN = (
     "WITH n AS MATERIALIZED (SELECT c.id, x.i - 1 AS i FROM unnest(%s::text[]) WITH ORDINALITY AS x (name, i)"
     " JOIN realtime_channel c ON c.name = x.name)"
@@ -263,6 +357,10 @@ _HEADS = (
     " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS x (channel_id, head, last_time)"
     " WHERE l.channel_id = x.channel_id"
 )
+_EPOCHS = (
+    f"UPDATE realtime_log l SET epoch = x.epoch, incarnation = {POSTGRES_NUMBER}"
+    " FROM unnest(%s::bigint[], %s::text[]) AS x (channel_id, epoch) WHERE l.channel_id = x.channel_id"
+)
 _LATEST = (
     "INSERT INTO realtime_latest (channel_id, key, serial)"
     " SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[])"
@@ -273,22 +371,40 @@ _LATEST = (
 class Postgres:
     """Row locks in READ COMMITTED: the look-up is a statement of its own, so it sees what the last holder committed."""
 
-    def __init__(self, *, nested: bool = False, joined: bool = True) -> None:
+    def __init__(self, *, nested: bool = False, joined: bool = True, guarded: bool = True) -> None:
         self._nested = nested
         self._joined = joined
+        self._guarded = guarded
         self._begin: Statement = ("SAVEPOINT realtime_round" if nested else "BEGIN", ())
         self._commit: Statement = ("RELEASE SAVEPOINT realtime_round" if nested else "COMMIT", ())
 
     def open(self, cursor: CursorWrapper, names: Sequence[str], wanted: Sequence[Wanted], locks: Locks) -> Look:
         array = texts(names)
-        statements = [*self._start(locks), (_LOCK + (" SKIP LOCKED" if locks.skip else ""), (array,))]
+        lock = _LOCK if self._guarded else _LOCK_UNGUARDED
+        statements = [*self._start(locks), (lock + (" SKIP LOCKED" if locks.skip else ""), (array,))]
         if wanted:
             indices, clients, mids = zip(*wanted, strict=True)
             statements.append((_KNOWN, (array, integers(indices), texts(clients), texts(mids))))
         results = self._run(cursor, statements)
         logs = list(map(LockedLog._make, results[0]))
         known: list[Known] = results[1] if wanted else []
+        if not all(map(attrgetter("current"), logs)):
+            logs = self._look_again(cursor, logs)
         return Look(logs, known, self._busy(cursor, names, logs) if locks.skip and len(logs) < len(names) else set())
+
+    def _look_again(self, cursor: CursorWrapper, logs: Sequence[LockedLog]) -> list[LockedLog]:
+        """Which of the logs are current, now that they are held: the statement that locked them may have waited for
+        whoever gave them a new epoch, in an incarnation that had not begun yet when it began."""
+        if any(log.current is None for log in logs):
+            raise Unsound
+        cursor.execute(
+            f"SELECT l.channel_id, {_CURRENT} FROM realtime_log l WHERE l.channel_id = ANY(%s::bigint[])",
+            (integers(log.channel_id for log in logs),),
+        )
+        current = dict(cursor.fetchall())
+        if None in current.values():
+            raise Unsound
+        return [log._replace(current=current[log.channel_id]) for log in logs]
 
     def _busy(self, cursor: CursorWrapper, names: Sequence[str], logs: Sequence[LockedLog]) -> set[str]:
         missing = set(names).difference(log.name for log in logs)
@@ -335,8 +451,9 @@ class Postgres:
                     (texts([name for name, _ in channels]), texts([namespace for _, namespace in channels])),
                 ),
                 (
-                    "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time)"
-                    " SELECT c.id, x.epoch, 0, 1, 0 FROM unnest(%s::text[], %s::text[]) AS x (name, epoch)"
+                    "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time, incarnation)"
+                    f" SELECT c.id, x.epoch, 0, 1, 0, coalesce({POSTGRES_NUMBER}, 0)"
+                    " FROM unnest(%s::text[], %s::text[]) AS x (name, epoch)"
                     " JOIN realtime_channel c ON c.name = x.name ORDER BY c.id ON CONFLICT DO NOTHING",
                     (texts([log.name for log in new]), texts([log.epoch for log in new])),
                 ),
@@ -367,6 +484,8 @@ class Postgres:
         if writes.latest:
             ids, latest_keys = zip(*writes.latest, strict=True)
             statements.append((_LATEST, (integers(ids), texts(latest_keys), integers(writes.latest.values()))))
+        if writes.epochs:
+            statements.append((_EPOCHS, (integers(writes.epochs), texts(writes.epochs.values()))))
         self._run(cursor, [*statements, self._commit])
 
     def rollback(self, cursor: CursorWrapper) -> None:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from realtime import counting
 from realtime.conf import settings
-from realtime.log.rounds import Round, Rounds, discard
-from realtime.log.sql import Locks
+from realtime.log.rounds import Round, Rounds
+from realtime.log.sql import Locks, discard
 from realtime.log.types import Append, News
 from realtime.protocol.errors import ProtocolError
 

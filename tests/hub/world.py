@@ -153,6 +153,14 @@ class Reader:
             done,
         )
 
+    def fell(self, channel_id: int, epoch: str, reached: int, done: Callable[[bool | None], None]) -> None:
+        def find_out() -> bool:
+            if (self.log.epoch, self.log.head < reached) == (epoch, True):
+                self.log.new_epoch()
+            return True
+
+        self._ask(find_out, done)
+
     def since(self, state: LogState, time_ms: int, done: Callable[[int | None], None]) -> None:
         self._ask(lambda: min(time_ms, state.head), done)
 

@@ -279,8 +279,8 @@ def test_statements_go_one_by_one_with_server_side_binding(monkeypatch: pytest.M
 
 
 def _one_by_one(real: Callable[..., None]) -> Callable[..., None]:
-    def init(self: Any, *, nested: bool = False, joined: bool = True) -> None:
-        real(self, nested=nested, joined=False)
+    def init(self: Any, **arguments: bool) -> None:
+        real(self, **{**arguments, "joined": False})
 
     return init
 

@@ -1,0 +1,170 @@
+"""A database that goes back in time under live clients: no serial of before is taken for one of after, all are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import aeventually
+from tests.e2e.back import (
+    LIMIT_S,
+    Ledger,
+    Speaker,
+    Watcher,
+    dump,
+    publish_without_worker,
+    query,
+    restore_clean,
+    restore_clean_in_steps,
+    restore_rows,
+    restore_some_rows,
+)
+from tests.e2e.processes import ServerProcess
+from tests.servers import Postgres
+
+pytestmark = pytest.mark.e2e
+
+LIVE, QUIET = "live", "quiet"
+"""Channels: one that is published to after the restore, one that is not."""
+
+
+def mids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+class Scene:
+    """Two workers on one database, watchers of all kinds on both, and a speaker."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.ledger = Ledger()
+        self.servers: list[ServerProcess] = []
+        self.watchers: list[Watcher] = []
+        self.speaker = Speaker(self.ledger, "speaker")
+
+    async def begin(self, mutant: str | None = None) -> None:
+        # No layer between them: what one has published, the other finds by its sweep.
+        self.servers = [ServerProcess(database_url=self.url, mutant=mutant) for _ in range(2)]
+        for server in self.servers:
+            await asyncio.to_thread(server.start)
+        await self.speaker.begin(self.servers[0].port)
+        await self.speaker.publish(LIVE, *mids("before", 20))
+        await self.speaker.publish(QUIET, *mids("quiet", 5))
+        for number, server in enumerate(self.servers):
+            for style in ("every", "never", "socket", "cursor"):
+                for channel in (LIVE, QUIET):
+                    watcher = Watcher(self.ledger, f"{style}-{channel}-{number}", style, channel)
+                    self.watchers.append(watcher)
+                    await watcher.begin(server.port, {"rewind": 3})
+
+    async def grow(self) -> None:
+        """Messages that the dump will not have; everybody hears of them, as far as his window lets him."""
+        await self.speaker.publish(LIVE, *mids("lost", 15))
+        await self.speaker.publish(QUIET, *mids("quietlost", 5))
+        for watcher in self.watchers:
+            await watcher.until("lost14" if watcher.channel == LIVE else "quietlost4")
+
+    async def settle(self, epochs: dict[str, str], last: str) -> None:
+        """Everybody is told, and has everything that there is."""
+        for watcher in self.watchers:
+            await watcher.until_told(epochs[watcher.channel])
+        for watcher in self.watchers:
+            await watcher.until(last if watcher.channel == LIVE else "quiet4")
+
+    def end(self) -> None:
+        for watcher in self.watchers:
+            watcher.end()
+        self.speaker.end()
+        for server in self.servers:
+            with contextlib.suppress(ProcessLookupError):
+                server.signal(signal.SIGCONT)
+            server.close()
+
+
+@contextlib.asynccontextmanager
+async def scene(server: Postgres, name: str, folder: Path, mutant: str | None = None) -> AsyncIterator[Scene]:
+    stage = Scene(server.create_database(name), folder)
+    try:
+        await stage.begin(mutant)
+        yield stage
+    finally:
+        stage.end()
+
+
+Restore = Callable[[Postgres, str, Path], None]
+RESTORES: list[Restore] = [restore_clean, restore_clean_in_steps, restore_rows, restore_some_rows]
+
+
+async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) -> dict[str, str]:
+    """Dump, grow, restore, and publish again, `first` by "worker", "process" or a worker that was "stopped" meanwhile.
+
+    Returns the epochs of before.
+    """
+    path = await asyncio.to_thread(dump, server, stage.url, stage.folder)
+    await stage.grow()
+    epochs = {channel: stage.ledger.epochs[channel][0] for channel in (LIVE, QUIET)}
+    if first == "stopped":
+        stage.servers[0].signal(signal.SIGSTOP)
+    await asyncio.to_thread(restore, server, stage.url, path)
+    if first == "process":
+        await asyncio.to_thread(publish_without_worker, stage.servers[0], stage.ledger, LIVE, *mids("first", 3))
+    if first == "stopped":
+        stage.servers[0].signal(signal.SIGCONT)
+    await stage.speaker.publish(LIVE, *mids("after", 10))
+    return epochs
+
+
+@pytest.mark.parametrize("first", ["worker", "process", "stopped"])
+@pytest.mark.parametrize("restore", RESTORES, ids=lambda restore: restore.__name__)
+async def test_a_dump_restored_under_live_clients(
+    postgres_server: Postgres, tmp_path: Path, restore: Restore, first: str
+) -> None:
+    async with scene(postgres_server, f"back_{restore.__name__}_{first}", tmp_path) as stage:
+        epochs = await go_back(stage, postgres_server, restore, first)
+        await stage.settle(epochs, "after9")
+        assert stage.ledger.faults == []
+        check_epochs(stage, epochs, once=restore is not restore_clean_in_steps)
+        await check_old_positions(stage, epochs)
+        assert stage.ledger.faults == []
+
+
+def check_epochs(stage: Scene, epochs: dict[str, str], *, once: bool) -> None:
+    """Each log has one new epoch, and all who are attached were told so without asking."""
+    for channel, heard in stage.ledger.epochs.items():
+        assert heard[0] == epochs[channel]
+        if once:
+            assert len(heard) == 2, (channel, heard)
+    stored = dict(
+        query(stage.url, "SELECT c.name, l.epoch FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id")
+    )
+    for watcher in stage.watchers:
+        assert watcher.epoch == stored[watcher.channel]
+        if once:
+            assert watcher.told == [(watcher.epoch, False)], (watcher.name, watcher.told)
+            assert [frame["reason"] for frame in watcher.skipped] == ["epoch"], (watcher.name, watcher.skipped)
+        assert (watcher.epoch, False) in watcher.told
+
+
+async def check_old_positions(stage: Scene, epochs: dict[str, str]) -> None:
+    """Whoever comes back with any position of before, at any worker, is told that it means nothing."""
+    for number, server in enumerate(stage.servers):
+        for channel, epoch in epochs.items():
+            known = sorted({serial for name, e, serial in stage.ledger.names if (name, e) == (channel, epoch)})
+            for serial in (known[0], known[len(known) // 2], known[-1]):
+                back = Watcher(stage.ledger, f"back-{number}-{channel}-{serial}", "socket", channel)
+                await back.begin(server.port, {"epoch": epoch, "serial": serial})
+                await aeventually(lambda back=back: back.skipped, LIMIT_S)  # type: ignore[misc]
+                assert back.epoch != epoch
+                assert [frame["reason"] for frame in back.skipped] == ["epoch"]
+                back.end()
+        again = Watcher(stage.ledger, f"cursor-{LIVE}-{number}", "cursor", LIVE)
+        await again.begin(server.port)
+        assert again.epoch != epochs[LIVE]
+        await asyncio.sleep(0)
+        again.end()
