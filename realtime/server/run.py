@@ -36,9 +36,14 @@ BACKLOG = 4096
 """Connections that the kernel holds while a worker is busy: a mass reconnect arrives within a second. The kernel
 lowers it to net.core.somaxconn."""
 
+ACCEPTS_A_TURN = 20
+"""Connections that are accepted before the loop serves others again. Each costs most of a millisecond until it is open,
+and Twisted takes more at a time the more there are: a mass reconnect would hold up delivery by the second."""
+
 HOOKS = (
     (tcp.Connection, "writeSomeData"),
     (tcp.Connection, "startWriting"),
+    (tcp.Port, "doRead"),
     (SeriatimProtocol, "sendCloseFrame"),
     (SeriatimProtocol, "dropConnection"),
     (Server, "create_application"),
@@ -101,6 +106,13 @@ class SeriatimServer(Server):
 
     def listen_success(self, port: Any) -> Any:
         """Daphne forgets the port, which the drain has to close."""
+        accept = port.doRead
+
+        def accept_some() -> None:
+            port.numberAccepts = min(port.numberAccepts, ACCEPTS_A_TURN)
+            accept()
+
+        port.doRead = accept_some
         super().listen_success(port)
         return port
 
