@@ -259,7 +259,7 @@ def _repeat(server: Postgres, tool: str, *arguments: str, given: str | None = No
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[arg-type]  # no input of strangers
+        return connection.execute(statement).fetchall()
 
 
 def started(site: ServerProcess) -> ServerProcess:

@@ -280,6 +280,27 @@ def chain_ignored() -> None:
     LogWriter._take = take_backwards  # type: ignore[method-assign]
 
 
+@mutant
+def restores_unnoticed() -> None:
+    """Nobody asks whether the database is the one that it was."""
+    from realtime.log import rounds
+
+    real = rounds.dialect_of
+    rounds.dialect_of = lambda connection, *, guarded=False: real(connection, guarded=False)  # type: ignore[assignment]
+    restores_untold()
+
+
+@mutant
+def restores_untold() -> None:
+    """Rounds ask, and nobody else: logs that are not published to keep their epochs."""
+    from realtime.hub import Hub
+    from realtime.log import incarnation
+
+    incarnation.current = lambda: 1
+    incarnation.relabel = lambda **pause: []  # type: ignore[assignment]
+    Hub._doubt = lambda self, followed: None  # type: ignore[method-assign]
+
+
 def main() -> None:
     name, arguments = sys.argv[1], sys.argv[2:]
     django.setup()

@@ -168,3 +168,28 @@ async def check_old_positions(stage: Scene, epochs: dict[str, str]) -> None:
         assert again.epoch != epochs[LIVE]
         await asyncio.sleep(0)
         again.end()
+
+
+# -- mutants: each must be caught -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restore", RESTORES, ids=lambda restore: restore.__name__)
+async def test_a_restore_that_nobody_notices_is_noticed_here(
+    postgres_server: Postgres, tmp_path: Path, restore: Restore
+) -> None:
+    async with scene(postgres_server, f"mutant_{restore.__name__}", tmp_path, "restores-unnoticed") as stage:
+        epochs = await go_back(stage, postgres_server, restore, "worker")
+        # The publisher alone has heard two messages at one position.
+        assert [
+            fault for fault in stage.ledger.faults if fault.startswith(f"speaker: {LIVE} {epochs[LIVE]}.21 is after0")
+        ]
+
+
+async def test_a_restore_that_is_not_told_is_noticed_here(postgres_server: Postgres, tmp_path: Path) -> None:
+    async with scene(postgres_server, "mutant_untold", tmp_path, "restores-untold") as stage:
+        epochs = await go_back(stage, postgres_server, restore_clean, "worker")
+        live = [watcher for watcher in stage.watchers if watcher.channel == LIVE]
+        for watcher in live:
+            await watcher.until_told(epochs[LIVE])
+        assert stage.ledger.faults == []
+        assert {watcher.epoch for watcher in stage.watchers if watcher not in live} == {epochs[QUIET]}

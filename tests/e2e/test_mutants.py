@@ -38,12 +38,14 @@ BREAKS = {
 QUICK = ("sweep-off", "log-dedupe-off", "window-plus-one")
 CONTROLS = {"announcements-lost"}
 """Not wrong: it must pass, see test_torture."""
+ELSEWHERE = {"restores-unnoticed", "restores-untold"}
+"""Caught in test_back_in_time."""
 
 PLAN = Plan(seconds=6, seed=5, subscribers=12, rate=150, kill_every_s=3, settle_s=4)
 
 
 def test_every_mutant_is_known_and_breaks_a_rule() -> None:
-    assert set(BREAKS) == set(MUTANTS) - CONTROLS
+    assert set(BREAKS) == set(MUTANTS) - CONTROLS - ELSEWHERE
     assert all(rules <= RULES.keys() for rules in BREAKS.values())
 
 
