@@ -12,6 +12,7 @@ import itertools
 import time
 from array import array
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +40,19 @@ RULES = {
     "effect": "a subscriber that resumes from its last processed position processes every message once",
     "refused": "nothing is refused that should not be",
     "wire": "the server sends well-formed frames",
+    "uncommitted": "what was published in a transaction that did not commit is seen by nobody",
+    "outbox": "what was published in a transaction that committed is in the log, once",
+    "commit order": "what one connection published in consecutive transactions is in the log in that order",
+    "drain": "a worker that sends a client away has answered what it had accepted of him",
+    "restart": "a worker that ends is replaced by another",
+    "news": "when everything has healed, news travels faster than the sweep",
 }
 
 Key = tuple[str, str, str]
 """channel, client, id: what makes a message the same."""
+
+Fact = tuple[str, str, int, int]
+"""channel, connection, transaction, index: what an application wrote beside a message, and into it."""
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -72,6 +82,7 @@ class Frame(msgspec.Struct, gc=False):
     message: str | None = None
     retry_after_ms: int | None = None
     connection: str | None = None
+    worker: str = ""
 
 
 decode_frame = msgspec.json.Decoder(Frame).decode
@@ -100,6 +111,10 @@ class Checker:
         self.answers: dict[Key, int] = {}
         self.owners: dict[str, dict[int, Key]] = defaultdict(dict)
         self.heads: Counter[str] = Counter()
+        self.newest: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        """Serial and time of the newest message that came to somebody."""
+        self.applications: set[str] = set()
+        """Clients whose messages are published inside transactions; what they are is known in the end."""
         self.pruned: Counter[str] = Counter()
         """Through which serial a prune was ordered; rows may be gone from that moment."""
         self.pruned_surely: Counter[str] = Counter()
@@ -172,12 +187,16 @@ class Checker:
         frames[frame.serial] = text
         key = (frame.channel, frame.client or "", frame.id or "")
         sent = self.sent.get(key)
-        if sent is None:
+        if key[1] in self.applications:
+            pass  # `finish_outbox` knows what was committed
+        elif sent is None:
             self.fail("payload", f"{where}: serial {frame.serial} is {key[1:]}, which nobody published")
         elif sent.data.encode() != bytes(frame.data):
             self.fail("payload", f"{where}: data of {key[1:]} is {bytes(frame.data)[:100]!r}, sent {sent.data[:100]}")
         self._own(frame.channel, frame.serial, key, where)
         self.heads[frame.channel] = max(self.heads[frame.channel], frame.serial)
+        if frame.serial > self.newest[frame.channel][0]:
+            self.newest[frame.channel] = (frame.serial, frame.time)
 
     # ------------------------------------------------------------------ the end
 
@@ -188,6 +207,32 @@ class Checker:
         for progress in self.progress:
             progress.finish(histories[progress.channel].head)
         self._finish_order()
+
+    def finish_outbox(self, facts: Iterable[Fact], waiting: int) -> None:
+        """`facts` are committed; `waiting` messages are still on their way into the log. Call it after `finish`."""
+        committed = set(facts)
+        found: set[Fact] = set()
+        last: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (-1, -1))
+        for channel, frames in self.frames.items():
+            for serial in sorted(frames):
+                frame = decode_frame(frames[serial])
+                if frame.client not in self.applications:
+                    continue
+                fact = msgspec.json.decode(frame.data, type=Fact)
+                where = f"serial {serial} of {channel} is {fact}"
+                if fact not in committed or fact[0] != channel:
+                    self.fail("uncommitted", f"{where}, which did not commit")
+                if fact in found:
+                    self.fail("outbox", f"{where}, again")
+                found.add(fact)
+                if fact[2:] <= last[channel, fact[1]]:
+                    self.fail("commit order", f"{where}, behind {last[channel, fact[1]]}")
+                last[channel, fact[1]] = fact[2:]
+        self.counts["messages of transactions"] += len(found)
+        if missing := committed - found:
+            self.fail("outbox", f"{len(missing)} messages are committed and not in the log, as {sorted(missing)[:5]}")
+        if waiting:
+            self.fail("outbox", f"{waiting} messages still wait on their way into the log")
 
     def _finish_log(self, channel: str, history: History) -> None:
         where = f"history of {channel}"

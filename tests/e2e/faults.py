@@ -1,4 +1,7 @@
-"""What goes wrong during the torture: links, clients, the server process, retention, the database's connections."""
+"""What goes wrong during the torture: links, clients, the server process, retention, the database's connections.
+
+What befalls several workers is in `blows`.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,32 @@ from functools import partial
 import psycopg
 
 from tests.conftest import aeventually
+from tests.e2e.blows import Blows
 from tests.e2e.processes import Link
 from tests.e2e.publishers import SocketPublisher
-from tests.e2e.run import HOT, PRUNED, Run
-from tests.e2e.subscribers import Subscriber
-from tests.servers import ServerError
+from tests.e2e.run import PRUNED, Run
+from tests.servers import Redis, ServerError
 
-FOREVER_S = 3600.0
-"""For what the end of the run ends."""
+LONGER = 3
+"""How many times its time a run may take to meet its minima."""
 
 
 class Faults:
-    """Hurts the links, the server process and, on PostgreSQL, the database's connections."""
+    """Hurts the links, the server process or its workers, Redis, and, on PostgreSQL, the database's connections."""
 
-    def __init__(self, run: Run, database_url: str | None) -> None:
+    def __init__(self, run: Run, database_url: str | None, redis: Redis | None) -> None:
         self.run = run
         self.random = random.Random(f"{run.plan.seed}/faults")
         self._database_url = database_url
-        self.watches: set[asyncio.Task[None]] = set()
+        self._redis = redis
 
     async def live(self) -> None:
         plan, end = self.run.plan, time.monotonic() + self.run.plan.seconds
-        works = [self._hurt_links(), self._kill(end)]
+        works = [self._hurt_links()]
+        if self._redis is None:
+            works.append(self._kill(end))
+        else:
+            works.append(Blows(self.run, self._redis, random.Random(f"{plan.seed}/blows")).live())
         if plan.prunes:
             works.append(self._prune())
         if self._database_url is not None:
@@ -40,12 +47,17 @@ class Faults:
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.sleep(plan.seconds)
+            with contextlib.suppress(AssertionError):  # the report says what is missing
+                await aeventually(self._nothing_missing, plan.seconds * (LONGER - 1), every_s=0.2)
             self.run.chaos = False
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _nothing_missing(self) -> bool:
+        return not self.run.plan.missed(self.run.counts)
 
     # ------------------------------------------------------------------ links
 
@@ -102,7 +114,7 @@ class Faults:
                 found = [each for each in self.run.subscribers if each.socket is not None]
                 if found:
                     counts["clients deaf"] += 1
-                    self._deafen(self.random.choice(found), self.random.uniform(0.3, 3))
+                    self.random.choice(found).deafen(self.random.uniform(0.3, 3))
 
     def _publisher_links(self) -> list[Link]:
         sockets = [each.socket for each in self.run.publishers if isinstance(each, SocketPublisher)]
@@ -115,12 +127,6 @@ class Faults:
         end = link.reset if self.random.random() < 0.4 else link.heal
         asyncio.get_running_loop().call_later(seconds, end)
 
-    def _deafen(self, subscriber: Subscriber, seconds: float) -> None:
-        socket = subscriber.socket
-        assert socket is not None
-        socket.deaf(on=True)
-        asyncio.get_running_loop().call_later(seconds, lambda: socket.deaf(on=False))
-
     # ------------------------------------------------------------------ the server
 
     async def _kill(self, end: float) -> None:
@@ -129,7 +135,7 @@ class Faults:
         while self.run.chaos:
             await self.kill_once()
             pause_s = plan.kill_every_s * self.random.uniform(0.6, 1.2)
-            if time.monotonic() + pause_s > end:
+            if time.monotonic() + pause_s > end and self._nothing_missing():
                 return
             await asyncio.sleep(pause_s)
 
@@ -142,13 +148,10 @@ class Faults:
             one.behind for each in run.subscribers for one in each.attachments.values()
         )
         killed_at = time.monotonic()
-        before = dict(run.checker.heads)
         await asyncio.to_thread(run.server.kill9)
         await asyncio.to_thread(self._start_again)
-        run.starts_s.append(time.monotonic() - killed_at)
-        recovering = asyncio.ensure_future(self._watch_recovery(killed_at, before))
-        self.watches.add(recovering)
-        recovering.add_done_callback(self.watches.discard)
+        run.starts_s["kill → ready"].append(time.monotonic() - killed_at)
+        run.recoveries.watch("kill", began=killed_at, again=True)
 
     def _start_again(self) -> None:
         """As a supervisor does: a start whose database connection is cut is tried again."""
@@ -161,18 +164,6 @@ class Faults:
                     raise
                 self.run.counts["starts that failed"] += 1
         self.run.server.start()
-
-    async def _watch_recovery(self, killed_at: float, before: dict[str, int]) -> None:
-        """Recovered: every subscriber is attached again and has processed a message published after the kill."""
-        heads = self.run.checker.heads
-        await aeventually(lambda: heads[HOT] > before.get(HOT, 0), FOREVER_S, what="nothing was published")
-        target = {**before, HOT: heads[HOT]}
-        # Those that stall on purpose are slower than the channel.
-        watched = [each for each in self.run.subscribers if each.style != "stalled"]
-        await aeventually(
-            lambda: all(each.away or each.reached(target, killed_at) for each in watched), FOREVER_S, what="all level"
-        )
-        self.run.recoveries_s.append(time.monotonic() - killed_at)
 
     # ------------------------------------------------------------------ retention
 

@@ -1,8 +1,9 @@
-"""`manage.py serve` with one fault built in: `python -m tests.e2e.mutant_serve MUTANT --port N`.
+"""`manage.py serve` with one fault built in: `python -m tests.e2e.mutant_serve MUTANT --port N [--workers N]`.
 
 A test that never fails proves nothing. Each mutant takes away or spoils one thing that a promise rests on, and
 `test_mutants.py` shows that the torture finds it, for the right reason. The faults are patched into the running process
-from here; nothing in `realtime/` knows of them.
+from here; nothing in `realtime/` knows of them. Workers have the fault of their supervisor, and the application that
+publishes in transactions (`outbox_publisher`) has it too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +25,19 @@ MUTANTS: dict[str, Callable[[], None]] = {}
 def mutant(install: Callable[[], None]) -> Callable[[], None]:
     MUTANTS[install.__name__.replace("_", "-")] = install
     return install
+
+
+def _spoil(owner: Any, name: str, spoiled: Callable[[Any], Any]) -> None:
+    """Puts another in its place, made from what is there: a fault that was patched into nothing would go unnoticed."""
+    setattr(owner, name, spoiled(getattr(owner, name)))
+
+
+def _slowed(work: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def work_slowly(*given: Any) -> Any:
+        time.sleep(seconds)
+        return work(*given)
+
+    return work_slowly
 
 
 def _lose_announcements(share: float) -> None:
@@ -280,6 +295,176 @@ def chain_ignored() -> None:
     LogWriter._take = take_backwards  # type: ignore[method-assign]
 
 
+# -- several workers --------------------------------------------------------------------------------------------------
+
+
+@mutant
+def news_lost_and_sweep_off() -> None:
+    """What other workers announce is not heard, and nobody compares the heads with the log."""
+    from realtime.backplane import Line
+    from realtime.hub import Hub
+
+    _spoil(Line, "_take", lambda take: lambda self, message: None)
+    _spoil(Hub, "sweep", lambda sweep: lambda self: None)
+
+
+@mutant
+def deaf_since_the_layer_failed() -> None:
+    """A worker that once took the layer for dead never listens to it again; the sweep is all that it has left."""
+    from realtime import backplane
+
+    deaf: set[Any] = set()
+    backplane.SUSPECT_S = 1.5  # so that a short run sees it
+
+    def until_it_failed(take: Any) -> Any:
+        def take_some(self: backplane.Line, message: object) -> None:
+            if self.suspect:
+                deaf.add(self)
+            if self not in deaf:
+                take(self, message)
+
+        return take_some
+
+    _spoil(backplane.Line, "_take", until_it_failed)
+
+
+@mutant
+def never_suspicious() -> None:
+    """A layer that carries nothing is never noticed: the log is looked at no more often than with one that does."""
+    from realtime.backplane import Line
+
+    _spoil(Line, "suspect", lambda suspect: property(lambda self: False))
+
+
+@mutant
+def attached_from_memory() -> None:
+    """Where a channel is followed already, an attach is answered from what this worker has heard, not from the log."""
+    from realtime.hub import Hub
+    from realtime.log.types import LogState
+
+    class Memory:
+        def __init__(self, hub: Hub) -> None:
+            self._hub = hub
+
+        def state(self, channel: Any, done: Callable[[Any], None]) -> None:
+            followed = self._hub._channels[channel]
+            assert followed.order is not None
+            bounds = followed.bounds
+            known = LogState(followed.channel_id, followed.epoch, bounds.oldest, followed.order.position, 0)
+            self._hub._loop.call_soon(done, known)
+
+    def from_memory(attach: Any) -> Any:
+        def attach_from_memory(self: Hub, attaching: Any, *rest: Any) -> Any:
+            followed = self._channels.get(attaching.channel)
+            reader = self._reader
+            if followed is not None and followed.order is not None and followed.epoch is not None:
+                self._reader = Memory(self)  # type: ignore[assignment]
+            try:
+                return attach(self, attaching, *rest)
+            finally:
+                self._reader = reader
+
+        return attach_from_memory
+
+    _spoil(Hub, "attach", from_memory)
+
+
+@mutant
+def logs_unlocked() -> None:
+    """Two workers give serials of one channel at the same time."""
+    from realtime.log import rounds, sql
+
+    _spoil(sql, "_LOCK", lambda lock: lock.replace("FOR NO KEY UPDATE", "FOR KEY SHARE"))
+    # So long, that they meet.
+    _spoil(rounds, "decide", lambda decide: _slowed(decide, 0.05))
+
+
+@mutant
+def drain_drops_what_was_accepted() -> None:
+    """A worker that leaves sends its clients away without waiting for what they have published."""
+    from realtime.connection import Connection
+    from realtime.log import rounds
+
+    def at_once(leave: Any) -> Any:
+        def leave_at_once(self: Connection) -> None:
+            self._appends.clear()
+            self._publishing.clear()
+            leave(self)
+
+        return leave_at_once
+
+    _spoil(Connection, "leave", at_once)
+    # So long, that something is under way.
+    _spoil(rounds, "decide", lambda decide: _slowed(decide, 0.3))
+
+
+@mutant
+def supervisor_restarts_nobody() -> None:
+    """A worker that ended stays away."""
+    from realtime.server.supervisor import Supervisor
+
+    def only(mind: Any) -> Any:
+        def mind_only(self: Supervisor, slot: Any, now: float) -> None:
+            mind(self, slot, now)
+            if slot.process is None:
+                slot.start_at = now + 3600
+
+        return mind_only
+
+    _spoil(Supervisor, "_mind_process", only)
+
+
+@mutant
+def outbox_deleted_before_it_is_relayed() -> None:
+    """Rows leave the outbox in one transaction, and get their serials in the next."""
+    from realtime.log import outbox
+
+    def for_good(take: Any) -> Any:
+        def take_for_good(cursor: Any, vendor: str) -> Any:
+            other = cursor.db.copy()
+            with other.cursor() as beside:
+                rows = take(beside, vendor)
+                outbox._delete(beside, [row[0] for row in rows])
+            other.close()
+            time.sleep(1 if rows else 0)
+            return rows
+
+        return take_for_good
+
+    _spoil(outbox, "_take", for_good)
+
+
+@mutant
+def outbox_relayed_backwards() -> None:
+    """What waits in the outbox gets its serials in the wrong order."""
+    from realtime.log import outbox
+
+    _spoil(outbox, "_take", lambda take: lambda cursor, vendor: take(cursor, vendor)[::-1])
+
+
+@mutant
+def outbox_beside_the_transaction() -> None:
+    """An application's message is written on a connection of its own, and stays when the transaction is rolled back."""
+    from django.db import connections
+
+    from realtime.conf import settings
+    from realtime.log import outbox
+
+    def beside(put: Any) -> Any:
+        def put_beside(*message: Any) -> None:
+            def work() -> None:
+                put(*message)
+                connections[settings.DATABASE].close()
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+
+        return put_beside
+
+    _spoil(outbox, "put", beside)
+
+
 @mutant
 def restores_unnoticed() -> None:
     """Nobody asks whether the database is the one that it was."""
@@ -304,6 +489,12 @@ def restores_untold() -> None:
 def main() -> None:
     name, arguments = sys.argv[1], sys.argv[2:]
     django.setup()
+    from realtime.server import supervisor
+
+    def command_of_worker(arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "tests.e2e.mutant_serve", name, *arguments[1:]]  # without "serve"
+
+    supervisor.manage_command = command_of_worker
     MUTANTS[name]()
     execute_from_command_line(["manage.py", "serve", *arguments])
 

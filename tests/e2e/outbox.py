@@ -1,17 +1,20 @@
 """The outbox under load: applications publish inside transactions, processes are killed at random, then all is counted.
 
-    python -m tests.e2e.outbox --transactions 10000 [--database postgres] [--processes 4] [--seed 1]
+    python -m tests.e2e.outbox --transactions 10000 [--database postgres] [--workers 3] [--processes 4] [--seed 1]
 
 Several processes with several threads each commit, roll back, roll back to savepoints, and serve requests under
-ATOMIC_REQUESTS. They and the server whose worker relays are killed with SIGKILL in between. In the end the log must
-have exactly the messages whose facts are committed, each once, and each connection's in the order of its transactions.
+ATOMIC_REQUESTS. They and the server whose worker relays are killed with SIGKILL in between; of several workers, all of
+which relay, mostly one at a time. In the end the log must have exactly the messages whose facts are committed, each
+once, and each connection's in the order of its transactions.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,12 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.servers import Postgres, Site
+from tests.e2e.processes import ServerProcess
+from tests.servers import Postgres, Redis, ServerError, Site
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = "tests.e2e.outbox_publisher"
 ROLLED_BACK = "rnf"
 SETTLE_S = 60.0
+STARTS = 10
+LEAST_RELAYS = 3
+ONE_OF_SEVERAL = 0.8
+"""How often one worker is killed instead of all with their supervisor."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,9 @@ class Plan:
     kills: int = 10
     """Kills of publishing processes at least; the run goes on until they have hit."""
     server_kills: int = 5
+    """Of the server, or of one of its workers."""
     seed: int = 1
+    workers: int = 1
 
 
 @dataclass
@@ -50,7 +60,7 @@ class Result:
     faults: list[str] = field(default_factory=list)
 
 
-def run(plan: Plan, site: Site, say: Callable[[str], object] = lambda text: None) -> Result:
+def run(plan: Plan, site: ServerProcess, say: Callable[[str], object] = lambda text: None) -> Result:
     """Runs the plan against a site that is prepared and started."""
     result = Result()
     chance = random.Random(plan.seed)
@@ -65,7 +75,7 @@ def run(plan: Plan, site: Site, say: Callable[[str], object] = lambda text: None
         while (
             (count := done.stat().st_size) < plan.transactions
             or result.counts["publishers killed"] < plan.kills
-            or result.counts["servers killed"] < plan.server_kills
+            or result.counts["servers killed"] + result.counts["workers killed"] < plan.server_kills
         ):
             while len(processes) < plan.processes:
                 processes.append(_start(site, f"{plan.seed}-{next(names)}", done))
@@ -77,9 +87,14 @@ def run(plan: Plan, site: Site, say: Callable[[str], object] = lambda text: None
                 result.counts["publishers killed"] += 1
             if count >= server_at:
                 server_at = count + plan.kill_server_every
-                site.kill()
-                site.start()
-                result.counts["servers killed"] += 1
+                workers = site.workers() if plan.workers > 1 else []
+                if workers and chance.random() < ONE_OF_SEVERAL:
+                    chance.choice(workers).signal(signal.SIGKILL)
+                    result.counts["workers killed"] += 1
+                else:
+                    site.kill()
+                    _start_again(site)
+                    result.counts["servers killed"] += 1
             if count >= told_at + 1000:
                 told_at = count
                 say(f"{count} transactions, {count / (time.monotonic() - began):.0f} a second, {dict(result.counts)}")
@@ -95,7 +110,18 @@ def run(plan: Plan, site: Site, say: Callable[[str], object] = lambda text: None
     result.counts["requests"] = letters["q"] + letters["f"]
     result.counts["refused by a busy database"] = letters["x"]
     _judge(_settled(site), result)
+    if plan.workers > 1 and result.counts["relays of the second busiest of them"] < LEAST_RELAYS:
+        result.faults.append("Hardly more than one worker has relayed: the run proves too little.")
     return result
+
+
+def _start_again(site: ServerProcess) -> None:
+    """Workers whose supervisor was killed may have to let go of the port first."""
+    for _ in range(STARTS):
+        with contextlib.suppress(ServerError):
+            site.start()
+            return
+    site.start()
 
 
 def _settled(site: Site) -> dict[str, Any]:
@@ -111,6 +137,9 @@ def _settled(site: Site) -> dict[str, Any]:
 def _judge(report: dict[str, Any], result: Result) -> None:
     if report["waiting"]:
         result.faults.append(f"{report['waiting']} messages still wait in the outbox.")
+    # Only PostgreSQL tells; its workers each have a connection of their own.
+    result.counts["connections that relayed"] = len(report["relays"])
+    result.counts["relays of the second busiest of them"] = sorted([0, 0, *report["relays"]])[-2]
     facts = {tuple(fact) for fact in report["facts"]}
     messages = Counter(tuple(data) for _, _, data in report["messages"])
     result.counts["facts"], result.counts["messages"] = len(facts), sum(messages.values())
@@ -156,16 +185,18 @@ def main() -> int:
     parser.add_argument("--transactions", type=int, default=10_000)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (one is started), or a DATABASE_URL")
+    parser.add_argument("--workers", type=int, default=1, help="several run under their supervisor, with Redis")
+    parser.add_argument("--database", help="sqlite (default), postgres (one is started; several workers), or a URL")
     given = parser.parse_args()
-    plan = Plan(given.transactions, given.processes, seed=given.seed)
-    if given.database == "postgres":
-        with Postgres() as server, Site(DATABASE_URL=server.create_database("outbox")) as site:
-            result = run(plan, site, print)
-    else:
-        variables = {} if given.database == "sqlite" else {"DATABASE_URL": given.database}
-        with Site(**variables) as site:
-            result = run(plan, site, print)
+    plan = Plan(given.transactions, given.processes, seed=given.seed, workers=given.workers)
+    url = given.database or ("postgres" if given.workers > 1 else "sqlite")
+    with contextlib.ExitStack() as stack:
+        if url == "postgres":
+            url = stack.enter_context(Postgres()).create_database("outbox")
+        variables = {"REDIS_URL": stack.enter_context(Redis()).url} if plan.workers > 1 else {}
+        database_url = None if url == "sqlite" else url
+        site = ServerProcess(database_url=database_url, workers=plan.workers, **variables)
+        result = run(plan, stack.enter_context(site), print)
     print(*(f"{count:8} {name}" for name, count in result.counts.items()), sep="\n")
     print(*result.faults[:20], sep="\n")
     print(f"{len(result.faults)} faults" if result.faults else "Exactly what was committed, once, in order.")

@@ -87,7 +87,8 @@ class ServerProcess(Site):
         return command if self.count == 1 else [*command, "--workers", str(self.count)]
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "PYTHONPATH": str(_ROOT)}
+        mutant = {} if self.mutant is None else {"MUTANT": self.mutant}
+        return {**super().environment(), **mutant, "PYTHONPATH": str(_ROOT)}
 
     def answers(self) -> bool:
         if self.count > 1 and len(self.workers()) < self.count:

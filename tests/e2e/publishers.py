@@ -112,6 +112,9 @@ class SocketPublisher(Publisher):
         self.socket: RawSocket | None = None
         self._heard_at = 0.0
         self._is_ready = False
+        self._worker = ""
+        self._read_through = 0
+        """The server has read every frame through this ref: it answered a ping behind it."""
 
     async def live(self) -> None:
         wait_s = 0.1
@@ -120,6 +123,7 @@ class SocketPublisher(Publisher):
             socket.on_text = self._on_text
             socket.on_end = self._answered.set
             self._is_ready = False
+            self._read_through = 0
             try:
                 await connect(self.run.proxy.port, self.run.token(self.client), into=socket, timeout_s=15)
             except OSError:
@@ -183,6 +187,8 @@ class SocketPublisher(Publisher):
                         self._send(socket, batch, again=False)
                     else:
                         self._again.append(batch)
+                if self._flying and self.random.random() < 0.3:
+                    socket.send({"type": "ping", "ref": next(reversed(self._flying))})
                 continue
             self._answered.clear()
             with contextlib.suppress(TimeoutError):
@@ -197,6 +203,7 @@ class SocketPublisher(Publisher):
             self.known(self.client, batch.channel, batch.items),
             self._order.sending(batch.channel),
         )
+        self.run.origins.update(dict.fromkeys([(self.client, item.id) for item in batch.items], self._worker))
         frame: dict[str, Any] = {
             "type": "publish",
             "ref": ref,
@@ -212,7 +219,12 @@ class SocketPublisher(Publisher):
         self._heard_at = time.monotonic()
         self._answered.set()
         if frame.type == "ready":
-            self._is_ready = True
+            self._is_ready, self._worker = True, frame.worker
+            self.run.connected(frame.worker)
+        elif frame.type == "pong":
+            self._read_through = max(self._read_through, int(frame.ref or 0))
+        elif frame.type == "reconnect":
+            self._on_reconnect()
         elif frame.type == "published":
             found = self._flying.pop(int(frame.ref or 0), None)
             if found is None:
@@ -231,6 +243,15 @@ class SocketPublisher(Publisher):
                 self.run.counts[f"publishes answered {frame.code}"] += 1
                 self._failed.append((int(frame.ref or 0), found[0]))
                 self._pause_s = (frame.retry_after_ms or 200) / 4000
+
+    def _on_reconnect(self) -> None:
+        """The worker leaves. What it had read before a ping that it answered must have its answer by now."""
+        self.run.counts["clients sent away"] += 1
+        if self._flying:
+            self.run.counts["publishers sent away in mid-publish"] += 1
+        open_ = [ref for ref in self._flying if ref <= self._read_through]
+        if open_:
+            self.run.checker.fail("drain", f"{self.client}: sent away from {self._worker} without answers to {open_}")
 
 
 class RestPublisher(Publisher):

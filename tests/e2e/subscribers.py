@@ -43,7 +43,11 @@ class Subscriber:
         self.socket: RawSocket | None = None
         self.away = False
         """Stays away from the server while set."""
-        self._ready = False
+        self.worker = ""
+        """Where it is connected, or was last."""
+        self._deaf_until = 0.0
+        self._moved = False
+        """Connected to another worker than the last time."""
         self._pending: dict[int, Attachment] = {}
         self._refs = itertools.count(1)
         self._unacked: Counter[str] = Counter()
@@ -94,7 +98,6 @@ class Subscriber:
 
     def _end(self, socket: RawSocket) -> None:
         self.socket = None
-        self._ready = False
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -139,11 +142,15 @@ class Subscriber:
             case "skipped":
                 self._on_skipped(frame)
             case "ready":
-                self._ready = True
+                self._moved = frame.worker != self.worker
+                self.worker = frame.worker
+                self.run.connected(frame.worker)
                 for channel in self.progress:
                     self._attach(channel)
             case "error":
                 self._on_error(frame)
+            case "reconnect":
+                self.run.counts["clients sent away"] += 1
             case "detached":
                 self.run.checker.fail("refused", f"{self.name}: detached from {frame.channel}: {frame.reason}")
                 # Goes on from a new connection, as an SDK would.
@@ -181,6 +188,8 @@ class Subscriber:
             attachment = self.attachments[found.channel] = found
             self.attached_at[found.channel] = time.monotonic()
             attachment.on_attached(frame)
+            if self._moved and self.progress[found.channel].start is not None:
+                self.run.counts["resumes at another worker"] += 1
             self._targets[found.channel] = max(1, frame.ack_every)
         progress = self.progress[attachment.channel]
         if progress.start is not None and progress.epoch is None:
@@ -215,6 +224,11 @@ class Subscriber:
             return
         attachment.on_message(text, frame)
         serial = frame.serial
+        origin = self.run.origins.get((frame.client or "", frame.id or ""))
+        if origin is not None and origin != self.worker:
+            self.run.counts["deliveries from another worker"] += 1
+            if self.run.news_away:
+                self.run.counts["deliveries from another worker while Redis was away"] += 1
         match self.style:
             case "every" | "window 1":
                 self._process(channel, serial)
@@ -305,6 +319,25 @@ class Subscriber:
     def behind(self) -> bool:
         return any(each.behind for each in self.attachments.values())
 
+    def deafen(self, seconds: float) -> None:
+        """Reads nothing for so long."""
+        socket = self.socket
+        if socket is not None:
+            self._deaf_until = time.monotonic() + seconds
+            socket.deaf(on=True)
+            asyncio.get_running_loop().call_later(seconds, lambda: socket.deaf(on=False))
+
+    @property
+    def held(self) -> bool:
+        """Its own line is held down at the moment."""
+        link = None if self.socket is None else self.run.proxy.links.get(self.socket.local_port)
+        return time.monotonic() < self._deaf_until or (link is not None and link.hurt)
+
+    def got(self, channel: str, serial: int) -> bool:
+        """Whether the message has come to it, on the attachment that it has now."""
+        attachment = self.attachments.get(channel)
+        return attachment is not None and attachment.position >= serial
+
     def reached(self, heads: dict[str, int], since: float) -> bool:
         """Attached again since then, and everything through these heads is processed."""
         return all(
@@ -313,4 +346,4 @@ class Subscriber:
         )
 
     def level(self, heads: dict[str, int]) -> bool:
-        return all(progress.position >= heads[channel] for channel, progress in self.progress.items())
+        return all(progress.position >= heads.get(channel, 0) for channel, progress in self.progress.items())

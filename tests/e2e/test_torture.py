@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import MS, aeventually
 from tests.e2e.faults import terminate_connections
 from tests.e2e.processes import ServerProcess
-from tests.e2e.run import Plan, Run
-from tests.e2e.torture import missed, read_history, report, torture
+from tests.e2e.run import DECK, Plan, Run
+from tests.e2e.torture import missed, read_history, report, server_for, torture
 from tests.e2e.wire import Talker, talker, token
-from tests.servers import Postgres
+from tests.servers import Postgres, Redis
 
 pytestmark = pytest.mark.e2e
 
@@ -33,6 +33,21 @@ SURE = {
     "answers lost": 1,
 }
 SHORT = Plan(seconds=10, seed=11, subscribers=16, kill_every_s=6, settle_s=40, minima=SURE)
+SURE_OF_SEVERAL = (
+    *("workers killed", "workers stopped", "Redis killed", "Redis frozen", "rolling replacements", "supervisors ended"),
+    *("applications killed", "transactions", "transactions rolled back", "connections of the least used worker"),
+    *("deliveries from another worker", "deliveries from another worker while Redis was away"),
+    *("resumes at another worker", "clients sent away", "links cut in mid-frame", "database connections terminated"),
+)
+SHORT_OF_SEVERAL = Plan(
+    seconds=15,
+    seed=13,
+    subscribers=16,
+    workers=3,
+    blow_every_s=0.3,
+    blows=[name for name in dict.fromkeys(DECK) if name != "nothing"],
+    minima=dict.fromkeys(SURE_OF_SEVERAL, 1),
+)
 
 
 def judge(run: Run) -> None:
@@ -61,6 +76,15 @@ def test_nothing_is_lost_doubled_or_disordered_on_postgresql(postgres_server: Po
         run = asyncio.run(torture(SHORT, server, url))
         judge(run)
         assert run.counts["database connections terminated"]
+
+
+@pytest.mark.sqlite
+def test_nothing_is_lost_doubled_or_disordered_by_several_workers(
+    postgres_server: Postgres, own_redis_server: Redis
+) -> None:
+    url = postgres_server.create_database("torture_workers")
+    with server_for(SHORT_OF_SEVERAL, url, own_redis_server) as server:
+        judge(asyncio.run(torture(SHORT_OF_SEVERAL, server, url, own_redis_server)))
 
 
 SLOW_INSERTS = """
