@@ -30,11 +30,14 @@ SETTLE_S = 2.5
 class Crowd:
     """Many clients, each with its handshake and its first frame; they stay until `leave`."""
 
-    def __init__(self, port: int, hellos: Sequence[bytes], first_frame: bytes, answer: bytes) -> None:
+    def __init__(
+        self, port: int, hellos: Sequence[bytes], first_frame: bytes, answer: bytes, at_once: int = AT_ONCE
+    ) -> None:
         self._port = port
         self._hellos = hellos
         self._first_frame = first_frame
         self._answer = answer
+        self._at_once = at_once
         self.socks: list[socket.socket] = []
 
     def come(self) -> None:
@@ -45,7 +48,7 @@ class Crowd:
         deadline = time.monotonic() + LIMIT_S
         left = len(self._hellos)
         while left:
-            while len(waiting) < AT_ONCE and (hello := next(starting, None)) is not None:
+            while len(waiting) < self._at_once and (hello := next(starting, None)) is not None:
                 sock = socket.socket()
                 sock.connect(("127.0.0.1", self._port))
                 sock.sendall(hello)

@@ -1,13 +1,15 @@
-"""The server under test: the site as `manage.py serve` runs it, and two addresses more for floors and sizes.
+"""The server under test: the site as `manage.py serve` runs it, and three addresses more for floors and figures.
 
     python -m bench.site --port N
 
-`POST /bench/empty` is an APIView that does nothing, on the same server; `GET /bench/rounds` counts the writer's rounds.
+`POST /bench/empty` is an APIView that does nothing, on the same server; `GET /bench/rounds` counts the writer's rounds,
+`GET /bench/load` tells what the worker measures of itself.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from functools import partialmethod
 
 import django
@@ -17,12 +19,13 @@ from django.urls import path
 
 
 def add_addresses() -> None:
-    """Before the first request: puts the two in front of the site's own."""
+    """Before the first request: puts the three in front of the site's own."""
     from rest_framework.request import Request
     from rest_framework.response import Response
     from rest_framework.views import APIView
 
     from config import urls
+    from realtime import worker
     from realtime.log.writer import LogWriter, RoundStats
 
     counts = {"rounds": 0, "messages": 0}
@@ -41,8 +44,18 @@ def add_addresses() -> None:
     def rounds(request: HttpRequest) -> JsonResponse:
         return JsonResponse(counts)
 
+    def load(request: HttpRequest) -> JsonResponse:
+        running = worker.current()
+        assert running is not None
+        found = running.load
+        return JsonResponse({**asdict(found.measured), "connections": found.connections, "step": found.step})
+
     LogWriter.__init__ = partialmethod(LogWriter.__init__, on_stats=count)  # type: ignore[method-assign,assignment]
-    urls.urlpatterns[:0] = [path("bench/empty", Empty.as_view()), path("bench/rounds", rounds)]
+    urls.urlpatterns[:0] = [
+        path("bench/empty", Empty.as_view()),
+        path("bench/rounds", rounds),
+        path("bench/load", load),
+    ]
 
 
 def main() -> None:
