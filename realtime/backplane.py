@@ -4,7 +4,8 @@ One *line* for each shard of the layer. On each a worker has a name of its own a
 joined only while somebody follows here. Names on the layer are hashes under the site's prefix, since the layer allows
 fewer characters than we do; the true name travels inside and is checked. Announcing is one background task with a
 bounded queue: nothing that serves a client ever awaits the layer. When the queue is full an announcement shrinks to
-*channel, epoch, head*, and the listeners read the log.
+*channel, epoch, head*, and the listeners read the log. Signals have a queue of their own, sent only while no
+announcement waits; where it is full it keeps the newest of each client and event.
 
 A layer can die without a word: packets that are dropped, a Redis that is stopped, a master that moved. So each worker
 sends itself a beacon through every line. One that is missed makes the line *suspect*, and the log is asked more often;
@@ -24,6 +25,7 @@ from typing import Any, cast
 
 from realtime.conf import settings
 from realtime.counting import SECONDS, Histogram
+from realtime.delivery.signals import Signal, SignalQueue
 from realtime.layers import OwnLayer, Shard
 from realtime.log.types import News
 from realtime.protocol.names import ChannelName
@@ -35,6 +37,12 @@ ANNOUNCEMENTS_MOST = 1000
 
 ANNOUNCED_BYTES_MOST = 8 << 20
 """Characters of frames queued; for the same reason."""
+
+SIGNALS_MOST = 1000
+"""Signals queued on one line; beyond it the newest of each client and event, which is all that they promise."""
+
+SIGNALS_CHARS_MOST = 1 << 20
+"""The same in characters of their frames."""
 
 RETRY_S = 1.0
 """Pause after the layer failed."""
@@ -82,12 +90,14 @@ class Backplane:
         worker: str,
         hear: Callable[[News], None],
         hear_of: Callable[[ChannelName, str | None, int], None],
+        hear_signal: Callable[[Signal], None] = lambda signal: None,
     ) -> None:
-        self.counts: Counter[str] = Counter(dict.fromkeys(("announced", "shrunk", "heard", "failures", "renewals"), 0))
+        names = ("announced", "shrunk", "heard", "failures", "renewals", "signals_sent", "signals_heard")
+        self.counts: Counter[str] = Counter(dict.fromkeys((*names, "signals_dropped"), 0))
         """Totals of all lines since the start."""
         self.lag = Histogram(SECONDS)
         """From a commit in another worker until it was heard of here, by the clocks of both."""
-        self.lines = [Line(shard, worker, hear, hear_of, self.counts, self.lag) for shard in shards]
+        self.lines = [Line(shard, worker, hear, hear_of, hear_signal, self.counts, self.lag) for shard in shards]
 
     def start(self) -> None:
         for line in self.lines:
@@ -114,6 +124,10 @@ class Backplane:
         """Tells other workers, some time soon, perhaps. `committed_at` is in Unix seconds; None: now."""
         self.line_of(news.channel).announce(news, time.time() if committed_at is None else committed_at)
 
+    def signal(self, signal: Signal) -> None:
+        """Passes a signal to other workers, if all goes well."""
+        self.line_of(signal.channel).signal(signal)
+
     def follow(self, channel: ChannelName) -> None:
         self.line_of(channel).follow(channel)
 
@@ -135,6 +149,7 @@ class Line:
         worker: str,
         hear: Callable[[News], None],
         hear_of: Callable[[ChannelName, str | None, int], None],
+        hear_signal: Callable[[Signal], None],
         counts: Counter[str],
         lag: Histogram,
     ) -> None:
@@ -143,6 +158,7 @@ class Line:
         self._worker = worker
         self._hear = hear
         self._hear_of = hear_of
+        self._hear_signal = hear_signal
         self.counts = counts
         self._lag = lag
         self._name: str | None = None
@@ -150,6 +166,9 @@ class Line:
         self._queued_bytes = 0
         self._heads: dict[ChannelName, tuple[str, int]] = {}
         """Announcements that shrank."""
+        self._signals = SignalQueue(SIGNALS_MOST, SIGNALS_CHARS_MOST)
+        self._signalling: dict[ChannelName, list[Signal]] = {}
+        """What was in that queue, on its way channel by channel."""
         self._memberships: dict[ChannelName, bool] = {}
         """Wanted by channel: to join (True) or to leave; done in order by the membership task."""
         self._followed: set[ChannelName] = set()
@@ -193,6 +212,12 @@ class Line:
             self._queued_bytes += size
         self._wake_announcer.set()
 
+    def signal(self, signal: Signal) -> None:
+        before = self._signals.dropped
+        self._signals.put(signal)
+        self.counts["signals_dropped"] += self._signals.dropped - before
+        self._wake_announcer.set()
+
     def follow(self, channel: ChannelName) -> None:
         self._followed.add(channel)
         self._memberships[channel] = True
@@ -232,7 +257,7 @@ class Line:
     def _take(self, message: object) -> None:
         """Hears another worker's announcement; what is none, or of another version, is counted and dropped."""
         match message:
-            case {"type": "seriatim.news", "worker": self._worker}:
+            case {"type": "seriatim.news" | "seriatim.signals", "worker": self._worker}:
                 return
             case {"type": "seriatim.beacon"}:
                 self._heard_beacon_at = self._heard_at
@@ -251,6 +276,12 @@ class Line:
                     self._hear(News(ChannelName(channel), channel_id, epoch, first, frames))
                 else:
                     self._hear_of(ChannelName(channel), epoch, first)
+            case {"type": "seriatim.signals", "channel": str(channel), "signals": list(signals)}:
+                for each in signals:
+                    match each:
+                        case [str(client), str(event), str(frame)]:
+                            self.counts["signals_heard"] += 1
+                            self._hear_signal(Signal(ChannelName(channel), client, event, frame))
             case _:
                 self._failed("Reading an announcement of another worker", ValueError("not an announcement"))
 
@@ -265,23 +296,45 @@ class Line:
         while True:
             await self._wake_announcer.wait()
             self._wake_announcer.clear()
-            while self._queue or self._heads:
+            while self._queue or self._heads or self._signals or self._signalling:
+                signals: list[Signal] = []
                 if self._queue:
                     news, at = self._queue.popleft()
                     self._queued_bytes -= sum([len(frame) for frame in news.frames])
                     channel = news.channel
                     message = self._message(news.channel, news.epoch, news.first, news.frames, news.channel_id)
                     message["at"] = at
-                else:
+                elif self._heads:
                     channel, (epoch, head) = self._heads.popitem()
                     message = self._message(channel, epoch, head, [], 0)
+                else:
+                    channel, signals = self._next_signals()
+                    message = self._signal_message(channel, signals)
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         await self._layer.group_send(group_of(channel), message)
-                    self.counts["announced"] += 1
                 except Exception as error:
+                    self.counts["signals_dropped"] += len(signals)
                     self._failed("Announcing over the channel layer", error)
                     await asyncio.sleep(RETRY_S)
+                else:
+                    self.counts["signals_sent" if signals else "announced"] += len(signals) or 1
+
+    def _next_signals(self) -> tuple[ChannelName, list[Signal]]:
+        """The signals of one channel; those that come while they are sent go together, too."""
+        if not self._signalling:
+            for signal, _ in self._signals.take_all():
+                self._signalling.setdefault(signal.channel, []).append(signal)
+        channel = next(iter(self._signalling))
+        return channel, self._signalling.pop(channel)
+
+    def _signal_message(self, channel: ChannelName, signals: Sequence[Signal]) -> dict[str, Any]:
+        return {
+            "type": "seriatim.signals",
+            "worker": self._worker,
+            "channel": channel,
+            "signals": [[signal.client, signal.event, signal.frame] for signal in signals],
+        }
 
     async def _send_beacons(self) -> None:
         """A task of its own, so that a long queue of announcements does not look like a dead layer."""

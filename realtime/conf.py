@@ -239,6 +239,12 @@ class Settings:
         "Above this a connection gets nothing more until the client has drained it. More memory gained no speed.",
         least=4096,
     )
+    SIGNALS_PER_S = Key(
+        120,
+        "signals per second and connection",
+        "Twice the frames of a display, so a pointer and a second stream of events fit; also how many may come at "
+        "once. 0 is no limit.",
+    )
     DEFLATE_MIN_BYTES = Key(
         512,
         "bytes",

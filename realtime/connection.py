@@ -21,13 +21,17 @@ from realtime import authorization, publishing, signals, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
+from realtime.delivery.bucket import TokenBucket
+from realtime.delivery.signals import Signal
 from realtime.hub import Answer, Attached, Attaching, Subscriber
 from realtime.links import Link
 from realtime.load import Place
-from realtime.log.types import Append, Page, Published
+from realtime.log.types import Append, LogState, Page, Published
 from realtime.namespaces import Rules
 from realtime.protocol import positions, session
+from realtime.protocol.codec import encode
 from realtime.protocol.errors import CLOSES, ProtocolError
+from realtime.protocol.messages import signal_frame
 from realtime.protocol.names import ChannelName, ClientId
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.tokens import Identity, SessionEnd
@@ -84,6 +88,9 @@ class Connection:
         self._performing = False
         self._allowed: set[tuple[ChannelName, Operation]] = set()
         """What application hooks allowed; asked again when rights may have changed."""
+        self._asking_signals: set[ChannelName] = set()
+        """Channels about which something is asked before a signal can be passed on."""
+        self._signal_bucket: TokenBucket | None = None
         self._rights = 0
         """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -248,8 +255,8 @@ class Connection:
                 self.reauthorize(None, None)
             case session.Close(code, reason):
                 self._close(code, reason)
-            case session.Signal(channel, frame):
-                self.link.send(_not_served("Signals", channel).frame(frame.ref))
+            case session.Signal():
+                self._signal(effect)
             case session.Presence(op, channel, _):
                 self._failed(op, _not_served("Presence", channel), channel)
             case _:
@@ -482,6 +489,75 @@ class Connection:
             self._failed_ops.clear()
         self._failed_ops.add(op)
 
+    # ------------------------------------------------------------------ signals
+
+    def _signal(self, effect: session.Signal) -> None:
+        channel = effect.channel
+        if channel in self._asking_signals:
+            # While a hook or the log is asked about one signal of a channel, those behind it are not kept.
+            self.worker.signalling.counts["dropped"] += 1
+            return
+        self._asking_signals.add(channel)
+        self._authorize(
+            channel,
+            "signal",
+            lambda rules: self._find_channel(effect, rules),
+            lambda error: self._refuse_signal(effect, error),
+        )
+
+    def _find_channel(self, effect: session.Signal, rules: Rules) -> None:
+        """Goes on at once, unless there has to be such a channel and nobody here knows."""
+        channel = effect.channel
+        if rules.create == "publish" or self.worker.hub.exists(channel):
+            self._pass_on(effect, rules)
+        elif self._take_signal(effect):
+            self.worker.reader.state(channel, lambda state: self._channel_found(effect, rules, state))
+
+    def _channel_found(self, effect: session.Signal, rules: Rules, state: LogState | None) -> None:
+        if self._gone:
+            return
+        if state is None:
+            error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
+            self._refuse_signal(effect, error)
+        elif state.channel_id is None:
+            self._refuse_signal(effect, ProtocolError("not_found"))
+        else:
+            self._pass_on(effect, rules, taken=True)
+
+    def _pass_on(self, effect: session.Signal, rules: Rules, *, taken: bool = False) -> None:
+        assert self.identity is not None
+        channel, frame = effect.channel, effect.frame
+        data = encode(frame.data)
+        try:
+            publishing.check_size(data, "the signal", rules, channel)
+        except ProtocolError as error:
+            self._refuse_signal(effect, error)
+            return
+        if taken or self._take_signal(effect):
+            self._asking_signals.discard(channel)
+            client = self.identity.client
+            self.worker.signal(
+                Signal(channel, client, frame.event, signal_frame(channel, client, frame.event, data)), self.link
+            )
+
+    def _take_signal(self, effect: session.Signal) -> bool:
+        """Takes one signal out of this connection's rate; False: it has none left, and the client was told."""
+        rate = settings.SIGNALS_PER_S
+        if not rate:
+            return True
+        if self._signal_bucket is None:
+            self._signal_bucket = TokenBucket(rate, rate)
+        wait_ms = self._signal_bucket.take(1, time.monotonic())
+        if wait_ms:
+            message = f"A connection may send {rate} signals a second."
+            self._refuse_signal(effect, ProtocolError("rate_limited", message, retry_after_ms=wait_ms))
+        return not wait_ms
+
+    def _refuse_signal(self, effect: session.Signal, error: ProtocolError) -> None:
+        self._asking_signals.discard(effect.channel)
+        error.channel = effect.channel
+        self._perform([session.Send(error.frame(effect.frame.ref))])
+
     # ------------------------------------------------------------------ attachments
 
     def _attach(self, effect: session.Attach) -> None:
@@ -675,6 +751,7 @@ class Connection:
 
     def _drained(self) -> None:
         for subscriber in list(self.subscribers.values()):
+            self.worker.signalling.drained(subscriber)
             self.worker.hub.drained(subscriber)
         self._perform(self.session.release(time.monotonic(), _time_ms()))
 

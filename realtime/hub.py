@@ -34,6 +34,7 @@ from realtime.delivery import recovery
 from realtime.delivery.blocks import BlockCache, Encoding, size_bytes
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.recovery import Bounds, Plan, Skip
+from realtime.delivery.signals import SignalQueue
 from realtime.delivery.window import UNBOUNDED, Acked, Window
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
@@ -212,6 +213,7 @@ class Subscriber:
         "on_end",
         "position",
         "queued",
+        "signals",
         "sink",
         "snapshot",
         "window",
@@ -233,6 +235,8 @@ class Subscriber:
         self.byte_limit = 0
         self.queued = False
         self.snapshot: deque[str] | None = None
+        self.signals: SignalQueue | None = None
+        """Kept by `realtime.signalling` while its sink is congested."""
 
     def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
         """The `attached` frame; the caller adds `ref` when it answers a request."""
@@ -540,6 +544,11 @@ class Hub:
         """Attachments to the channel on this worker."""
         followed = self._channels.get(channel)
         return len(followed.subscribers) if followed else 0
+
+    def exists(self, channel: ChannelName) -> bool:
+        """Whether the channel is known here to exist; False where only the log can say."""
+        followed = self._channels.get(channel)
+        return followed is not None and followed.channel_id is not None
 
     def subscribers(self, channel: ChannelName) -> list[Subscriber]:
         followed = self._channels.get(channel)

@@ -67,6 +67,9 @@ class WebSocketEncoding:
             return self.frame(frames[0].encode())
         return b"".join([self.frame(frame.encode()) for frame in frames])
 
+    def join(self, payloads: Sequence[bytes]) -> bytes:
+        return payloads[0] if len(payloads) == 1 else b"".join(payloads)
+
     def write_all(self, writers: Sequence[Callable[[bytes], None]], payload: bytes) -> int:
         """One write after the other; where they are many, with an eye on the clock (see realtime.interpreter)."""
         if len(writers) < MANY:
@@ -105,6 +108,9 @@ class TextsEncoding:
 
     def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
         return tuple(frames)
+
+    def join(self, payloads: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        return tuple([text for payload in payloads for text in payload])
 
     def write_all(self, writers: Sequence[Callable[[Sequence[str]], None]], payload: Sequence[str]) -> int:
         for write in writers:

@@ -153,16 +153,21 @@ def _prepare(channel: str, data: object, event: str, id: str | None, key: str | 
 
 
 def _check_sizes(messages: Sequence[NewMessage], rules: Rules, channel: ChannelName) -> None:
-    most = rules.message_limit_bytes
     for index, message in enumerate(messages):
-        # Characters are at most as many as bytes: the exact count is needed only near the limit.
-        if len(message.data) * 4 > most and size_bytes(message.data) > most:
-            raise ProtocolError(
-                "too_large",
-                f"The data of message {index} has {size_bytes(message.data)} bytes; at most {most} are allowed.",
-                remedy="Send less data in a message, or have the namespace's limit raised.",
-                channel=channel,
-            )
+        check_size(message.data, f"message {index}", rules, channel)
+
+
+def check_size(data: str, whose: str, rules: Rules, channel: ChannelName) -> None:
+    """ProtocolError `too_large` where canonical `data` is over the namespace's limit."""
+    most = rules.message_limit_bytes
+    # Characters are at most as many as bytes: the exact count is needed only near the limit.
+    if len(data) * 4 > most and size_bytes(data) > most:
+        raise ProtocolError(
+            "too_large",
+            f"The data of {whose} has {size_bytes(data)} bytes; at most {most} are allowed.",
+            remedy="Send less data in one, or have the namespace's limit raised.",
+            channel=channel,
+        )
 
 
 def _with_ids(

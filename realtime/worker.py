@@ -25,7 +25,8 @@ from realtime.conf import settings
 from realtime.counting import Counts, LoopLag
 from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
-from realtime.hub import Hub, HubSettings
+from realtime.delivery.signals import Signal
+from realtime.hub import Hub, HubSettings, Sink
 from realtime.layers import shards
 from realtime.load import Load, Measurements
 from realtime.log import incarnation, intake, outbox, retention
@@ -34,6 +35,7 @@ from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
+from realtime.signalling import Signalling
 from realtime.tokens import SessionEnd
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Worker:
             secrets.token_urlsafe(9),
             self._hear,
             self._hear_of,
+            self._hear_signal,
         )
         self.writer = LogWriter(self._on_round, on_stats=self._count_round)
         self.cursors = Cursors(loop, self.writer)
@@ -118,6 +121,7 @@ class Worker:
             ),
         )
         self.load = Load(loop, self._measure)
+        self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
         self.clients: set[Client] = set()
         self.ready = asyncio.Event()
         """Set when the namespaces are known; nobody is served before."""
@@ -286,6 +290,15 @@ class Worker:
 
     def _hear(self, news: News) -> None:
         self.hub.hear(news)
+
+    def signal(self, signal: Signal, sender: Sink | None = None) -> None:
+        """Passes a signal to all who are attached to its channel, here and elsewhere, but its sender."""
+        self.signalling.give(signal, sender)
+        if not self.load.drops_signals:
+            self.backplane.signal(signal)
+
+    def _hear_signal(self, signal: Signal) -> None:
+        self.signalling.give(signal)
 
     def _hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
         self.hub.hear_of(channel, epoch, head)

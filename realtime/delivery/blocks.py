@@ -28,6 +28,10 @@ class Encoding(Protocol):
         """The frames, joined for one write."""
         ...
 
+    def join(self, payloads: Sequence[Any]) -> object:
+        """What `encode` made several times, as one."""
+        ...
+
     def write_all(self, writers: Sequence[Callable[[Any], None]], payload: Any) -> int:
         """Writes what `encode` made to everyone: the innermost loop of a broadcast. Returns bytes, of all together."""
         ...

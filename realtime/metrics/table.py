@@ -609,7 +609,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         (),
         "Signals that were not passed on, under pressure.",
         "They promise nothing else; see the shedding step.",
-        _hub("signals_dropped"),
+        _one(lambda worker: worker.signalling.counts["dropped"] + worker.backplane.counts["signals_dropped"]),
     ),
     Metric(
         "seriatim_gaps_told_total",

@@ -128,6 +128,14 @@ def envelope(channel: str, serial: int, time_ms: int, client: str, message: Enve
     )
 
 
+def signal_frame(channel: str, client: str, event: str, data: str) -> str:
+    """The `signal` frame around canonical `data`; an empty `client` is the backend's own, `null` on the wire."""
+    return (
+        f'{{"type":"signal","channel":"{channel}","client":{_quoted(client) if client else "null"}'
+        f',"event":{_quoted(event)},"data":{data}}}'
+    )
+
+
 _DATA: Final = ',"data":'
 
 

@@ -206,6 +206,9 @@ class Whole:
     def encode(self, frames: Sequence[str]) -> tuple[str, ...]:
         return tuple(frames)
 
+    def join(self, payloads: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        return tuple(text for payload in payloads for text in payload)
+
     def write_all(self, writers: Sequence[Any], payload: object) -> int:
         for write in writers:
             write(payload)
