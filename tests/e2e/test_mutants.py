@@ -55,7 +55,7 @@ QUICK = ("sweep-off", "log-dedupe-off", "window-plus-one", "outbox-relayed-backw
 CONTROLS = {"announcements-lost"}
 """Not wrong: it must pass, see test_torture."""
 ELSEWHERE = {"never-suspicious", "restores-unnoticed", "restores-untold"}
-"""Caught in test_news, where they are slow and not wrong, and in test_back_in_time."""
+"""Caught in test_news and test_back_in_time."""
 
 PLAN = Plan(seconds=6, seed=5, subscribers=12, rate=150, kill_every_s=3, settle_s=4, minima={})
 PLAN_OF_SEVERAL = Plan(
