@@ -105,7 +105,19 @@ else:
     # No pool and no age: each HTTP request of Django runs in a thread of its own under ASGI, and kept connections
     # pile up there. The platform's own threads live long and hold their connection without Django's help.
     _database["CONN_MAX_AGE"] = 0
-    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+    # A PostgreSQL that is gone without a word must not hold anybody for the minutes that the kernel would wait.
+    # Parameters of the URL go before these. What no option notices is cut off by DATABASE_TIMEOUT_S.
+    _database["OPTIONS"] = {
+        # Seconds until connected, with everything that belongs to it.
+        "connect_timeout": 5,
+        # Seconds of silence before the kernel probes the other end; seconds between probes; probes without an answer.
+        "keepalives_idle": 20,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        # Milliseconds that sent bytes may stay unacknowledged.
+        "tcp_user_timeout": 10_000,
+        **_database.get("OPTIONS", {}),
+    }
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -102,6 +102,8 @@ class Connection:
         self._moved = (0, now)
         self._counted_bytes = 0
         self._gone = False
+        self._rechecking = False
+        self._recheck_again = False
         self._leaving = False
         self._close_code: int | None = None
         """With which the server ended it."""
@@ -325,8 +327,21 @@ class Connection:
     def recheck_session(self) -> None:
         """Asks the database whether the session behind the cookie still holds."""
         identity = self.identity
-        if identity is not None and identity.session is not None:
-            self.worker.reader.run(lambda: tokens.session_still_valid(identity), self._session_over)
+        if identity is None or identity.session is None:
+            return
+        if self._rechecking:
+            # What is asked now may have an answer that the read under way has missed.
+            self._recheck_again = True
+            return
+        self._rechecking = True
+        self.worker.reader.run(lambda: tokens.session_still_valid(identity), self._rechecked)
+
+    def _rechecked(self, valid: bool | None) -> None:
+        self._rechecking = False
+        if self._recheck_again:
+            self._recheck_again = False
+            self.recheck_session()
+        self._session_over(valid)
 
     def _session_over(self, valid: bool | None) -> None:
         if valid is False and not self._gone:
@@ -729,6 +744,10 @@ class Connection:
         # The client's close frame has to be read.
         self.link.resume_reading()
         self._close(1012, "drain")
+
+    def abort(self) -> None:
+        """The time to leave is over."""
+        self.link.abort()
 
     @property
     def idle_since(self) -> float | None:

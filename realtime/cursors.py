@@ -18,6 +18,7 @@ from django.db import DatabaseError, connections, transaction
 
 from realtime import counting
 from realtime.conf import settings
+from realtime.log.patience import patience
 from realtime.log.writer import LogWriter
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
@@ -140,8 +141,9 @@ class Cursors:
 
 
 def _open(key: CursorKey, head: Position) -> Opened:
+    connection = connections[settings.DATABASE]
     try:
-        with transaction.atomic(using=settings.DATABASE), connections[settings.DATABASE].cursor() as cursor:
+        with patience(connection), transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
             now_ms = time.time_ns() // 1_000_000
             cursor.execute(
                 "UPDATE realtime_cursor SET used = %s WHERE channel = %s AND client = %s AND name = %s",
@@ -182,7 +184,8 @@ def _store(noted: dict[CursorKey, Position]) -> None:
     now_ms = time.time_ns() // 1_000_000
     # In the order of the unique index, so that two workers cannot wait for each other.
     rows = [(*key, position.epoch, position.serial, now_ms) for key, position in sorted(noted.items())]
-    with transaction.atomic(using=settings.DATABASE), connections[settings.DATABASE].cursor() as cursor:
+    connection = connections[settings.DATABASE]
+    with patience(connection), transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
         for at in range(0, len(rows), ROWS_A_STATEMENT):
             part = rows[at : at + ROWS_A_STATEMENT]
             values = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(part))

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from django.db import connections
 
@@ -40,6 +40,8 @@ from realtime.tokens import SessionEnd
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PULSE_MOST_S = 1.0
 """How often connections are looked after at least: heartbeats, expiry, dead sockets."""
 
@@ -56,6 +58,12 @@ DRAIN_LOOK_S = 0.05
 BACKLOG_EVERY_S = 10.0
 """How often it is counted what waits in the outbox: relaying tells only of what moves."""
 
+LAST_SHARE = 0.3
+"""Share of the drain time that is kept for the end: what cannot be committed is refused in the first half of it, and
+who was refused hears that and goes in the second."""
+
+LAST_MOST_S = 4.0
+
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
 
@@ -71,6 +79,9 @@ class Client(Protocol):
 
     def leave(self) -> None:
         """The worker drains: goes when nothing it was promised is open. Called until it is gone."""
+
+    def abort(self) -> None:
+        """Cuts the connection."""
 
     @property
     def idle_since(self) -> float | None:
@@ -136,6 +147,9 @@ class Worker:
         self._watching = False
         self._incarnation: int | None = None
         """Of the database: all logs have epochs of it, as far as this worker knows."""
+        self._asked: set[Callable[[], object]] = set()
+        """Regular reads that wait for their answer."""
+        self._retaining: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         counting.count_logs()
@@ -162,29 +176,44 @@ class Worker:
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
         ]
 
-    async def drain(self) -> None:
-        """Sends clients away, spread over `DRAIN_S` and with a hint when to come back, then stops.
-
-        Whoever is still there at the end is closed by the server. What was accepted is committed and answered first:
-        a client is told to go only when none of its publishes waits.
-        """
+    def refuse(self) -> None:
+        """The worker is about to leave: `/readyz` says so, and nobody new is let in."""
         self.draining = self.load.admission.draining = True
+
+    async def drain(self, busy: Callable[[], bool] = lambda: False) -> None:
+        """Sends clients away, spread over half of `DRAIN_S` and with a hint when to come back, then stops.
+
+        A client is served until its turn comes; then nothing more of it is read, and it is told to go when what it was
+        promised is committed and answered. `busy` tells of other work that needs the worker, such as HTTP requests.
+        Whatever hangs, this returns within `DRAIN_S`: a writer that cannot commit gives its publishers `unavailable`
+        while they can still hear it, and whoever is there at the end is cut off.
+        """
+        self.refuse()
         loop = self.loop
         began = loop.time()
         deadline = began + settings.DRAIN_S
+        last_s = min(settings.DRAIN_S * LAST_SHARE, LAST_MOST_S)
         leaving = list(self.clients)
         for index, client in enumerate(leaving):
             slot_s = min(settings.DRAIN_S / 2, len(leaving) * LEAVE_APART_S) * index / len(leaving)
             await asyncio.sleep(max(0.0, began + slot_s - loop.time()))
             client.leave()
-        while self.clients and loop.time() < deadline:
+        await self._leave_until(deadline - last_s, busy)
+        stopping = asyncio.ensure_future(self.stop(last_s / 2))
+        await self._leave_until(deadline, lambda: not stopping.done())
+        for client in list(self.clients):
+            client.abort()
+        await stopping
+
+    async def _leave_until(self, deadline: float, busy: Callable[[], bool]) -> None:
+        """Until all clients have gone and nothing is busy any more, or the time is over."""
+        while (self.clients or busy()) and self.loop.time() < deadline:
             for client in list(self.clients):
                 client.leave()
             await asyncio.sleep(DRAIN_LOOK_S)
-        await self.stop()
 
-    async def stop(self) -> None:
-        """Ends tasks and threads; what was accepted is committed first."""
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """Ends tasks and threads; what was accepted is committed first, or refused after `timeout_s`."""
         global _current
         if _current is self:
             _current = None
@@ -197,7 +226,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.backplane.stop()
         self.cursors.store()
-        await asyncio.to_thread(self.writer.stop, settings.PUBLISH_TIMEOUT_S)
+        await asyncio.to_thread(self.writer.stop, settings.PUBLISH_TIMEOUT_S if timeout_s is None else timeout_s)
         self.reader.close()
         self._maintenance.shutdown(wait=False, cancel_futures=True)
 
@@ -399,18 +428,31 @@ class Worker:
             self.reader.run(incarnation.current, found)
 
     def _refresh_namespaces(self) -> None:
-        self.reader.run(namespaces.refresh, lambda _: None)
-        self.reader.run(lambda: tokens.refresh_api_keys(time.time()), lambda _: None)
+        self._ask(namespaces.refresh, lambda _: None)
+        self._ask(_refresh_api_keys, lambda _: None)
+
+    def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
+        """A regular read; left out while the one before waits, or a database that is away would gather them."""
+        if read in self._asked:
+            return
+
+        def answered(result: T | None) -> None:
+            self._asked.discard(read)
+            done(result)
+
+        self._asked.add(read)
+        self.reader.run(read, answered)
 
     def _count_backlog(self) -> None:
         def counted(backlog: outbox.Backlog | None) -> None:
             if backlog is not None:
                 self.backlog = backlog
 
-        self.reader.run(outbox.count_backlog, counted)
+        self._ask(outbox.count_backlog, counted)
 
     def _retain(self) -> None:
-        self.loop.run_in_executor(self._maintenance, self._apply_retention)
+        if self._retaining is None or self._retaining.done():
+            self._retaining = self.loop.run_in_executor(self._maintenance, self._apply_retention)
 
     def _apply_retention(self) -> None:
         """In the thread for maintenance."""
@@ -426,17 +468,8 @@ class Worker:
             connections[settings.DATABASE].close()
 
 
-def _freeze_once() -> None:
-    """What was loaded by now stays: the collector need not look at it again and again. Once in a process, and without
-    the litter of starting, which would stay, too."""
-    global _frozen
-    if not _frozen:
-        _frozen = True
-        gc.collect()
-        gc.freeze()
-
-
-_frozen = False
+def _refresh_api_keys() -> None:
+    tokens.refresh_api_keys(time.time())
 
 
 def _relabel() -> bool:
@@ -449,6 +482,19 @@ def _relabel() -> bool:
         return False
     finally:
         connections[settings.DATABASE].close()
+
+
+def _freeze_once() -> None:
+    """What was loaded by now stays: the collector need not look at it again and again. Once in a process, and without
+    the litter of starting, which would stay, too."""
+    global _frozen
+    if not _frozen:
+        _frozen = True
+        gc.collect()
+        gc.freeze()
+
+
+_frozen = False
 
 
 def may_create(channel: ChannelName) -> bool:

@@ -10,6 +10,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
+from realtime.log.patience import idle_limit
 from realtime.log.sql import LOCK_NOT_AVAILABLE, discard, is_away, sqlstate_of
 from realtime.protocol.errors import ProtocolError
 
@@ -34,6 +35,7 @@ def changing(lock_timeout_ms: int) -> Iterator[CursorWrapper]:
         with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
             if is_postgres(cursor):
                 cursor.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}")
+                cursor.execute(idle_limit())
             yield cursor
     except DatabaseError as error:
         if sqlstate_of(error) == LOCK_NOT_AVAILABLE:

@@ -21,6 +21,7 @@ from django.db.backends.utils import CursorWrapper
 from realtime import counting
 from realtime.conf import settings
 from realtime.log import incarnation
+from realtime.log.patience import idle_limit, patience
 from realtime.log.rounds import Rounds
 from realtime.log.sql import discard, raise_if_replaced, reopen_if_replaced
 from realtime.log.types import Append, News, Published
@@ -125,7 +126,7 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
     # In a transaction of the caller's own, such as a test's, the database is taken for the one that it was.
     guarded = not connection.in_atomic_block
     reopen_if_replaced(connection)
-    with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
+    with patience(connection), transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
         rows = _take(cursor, connection.vendor)
         if not rows:
             return 0, 0, []
@@ -156,6 +157,7 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
 
 def _take(cursor: CursorWrapper, vendor: str) -> Sequence[_Row]:
     if vendor == "postgresql":
+        cursor.execute(idle_limit())
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_RELAY_LOCK])
         if not cursor.fetchone()[0]:
             return []

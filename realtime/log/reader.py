@@ -21,6 +21,7 @@ from realtime import counting
 from realtime.conf import settings
 from realtime.counting import SECONDS, Histogram
 from realtime.log import incarnation, reads
+from realtime.log.patience import patience
 from realtime.log.types import NEVER_USED, LogState, Page
 from realtime.protocol.names import ChannelName
 
@@ -73,7 +74,8 @@ class LogReader:
 
         def work() -> T | None:
             try:
-                return read()
+                with patience(connections[settings.DATABASE]):
+                    return read()
             except Exception:
                 counting.database_errors.add("reader")
                 logger.warning("A read of the log failed.", exc_info=True)

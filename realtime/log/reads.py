@@ -20,6 +20,7 @@ from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
+from realtime.log.patience import patience
 from realtime.log.sql import discard, integers, is_away, reopen_if_replaced, texts
 from realtime.log.types import NEVER_USED, LogState, Page, Skipped
 from realtime.protocol.errors import ProtocolError
@@ -47,7 +48,7 @@ def reading() -> Iterator[CursorWrapper]:
     connection = connections[settings.DATABASE]
     try:
         reopen_if_replaced(connection)
-        with connection.cursor() as cursor:
+        with patience(connection), connection.cursor() as cursor:
             yield cursor
     except DatabaseError as error:
         if not is_away(error):

@@ -38,6 +38,7 @@ from django.db.backends.utils import CursorWrapper
 from realtime.conf import settings
 from realtime.log import incarnation
 from realtime.log.changes import make_epoch
+from realtime.log.patience import patience
 from realtime.log.sql import (
     LOCK_NOT_AVAILABLE,
     Dialect,
@@ -319,7 +320,8 @@ class Rounds:
         connection = self.connection
         names = list(dict.fromkeys([append.channel for append in appends]))
         try:
-            look, decision = self._write(connection, appends, names, locks)
+            with patience(connection):
+                look, decision = self._write(connection, appends, names, locks)
         except Exception as error:
             if trouble_of(error, connection.vendor) is Trouble.AWAY:
                 discard(connection)

@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
+from realtime.log.patience import idle_limit
 from realtime.log.witness import POSTGRES_NUMBER, Unsound, Witness, file_of, sqlite_witness
 
 logger = logging.getLogger(__name__)
@@ -496,9 +497,10 @@ class Postgres:
             cursor.execute("ROLLBACK")
 
     def _start(self, locks: Locks) -> list[Statement]:
-        # Within somebody else's transaction the time limit would stay behind.
-        timeout: list[Statement] = [] if self._nested else [(f"SET LOCAL lock_timeout = {locks.timeout_ms:d}", ())]
-        return [self._begin, *timeout]
+        if self._nested:
+            # Within somebody else's transaction the time limits would stay behind.
+            return [self._begin]
+        return [self._begin, (f"SET LOCAL lock_timeout = {locks.timeout_ms:d}", ()), (idle_limit(), ())]
 
     def _run(self, cursor: CursorWrapper, statements: Sequence[Statement]) -> list[list[Any]]:
         """Run the statements; the rows of those that give rows. In one message to the server where possible.
