@@ -80,8 +80,8 @@ def group_of(channel: ChannelName) -> str:
 class Backplane:
     """One worker's ear and mouth. Every method runs on the loop's thread and returns at once.
 
-    All workers must have the same shards in the same order. `hear` gets news of other workers; `hear_of(channel, epoch,
-    head)` a head alone.
+    All workers must have the same shards in the same order; without any, a worker has nobody to talk to. `hear` gets
+    news of other workers; `hear_of(channel, epoch, head)` a head alone.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Backplane:
 
     def suspects(self, channel: ChannelName) -> bool:
         """Whether it is the line of this channel."""
-        return self.line_of(channel).suspect
+        return bool(self.lines) and self.line_of(channel).suspect
 
     @property
     def waiting_count(self) -> int:
@@ -122,17 +122,21 @@ class Backplane:
 
     def announce(self, news: News, committed_at: float | None = None) -> None:
         """Tells other workers, some time soon, perhaps. `committed_at` is in Unix seconds; None: now."""
-        self.line_of(news.channel).announce(news, time.time() if committed_at is None else committed_at)
+        if self.lines:
+            self.line_of(news.channel).announce(news, time.time() if committed_at is None else committed_at)
 
     def signal(self, signal: Signal) -> None:
         """Passes a signal to other workers, if all goes well."""
-        self.line_of(signal.channel).signal(signal)
+        if self.lines:
+            self.line_of(signal.channel).signal(signal)
 
     def follow(self, channel: ChannelName) -> None:
-        self.line_of(channel).follow(channel)
+        if self.lines:
+            self.line_of(channel).follow(channel)
 
     def unfollow(self, channel: ChannelName) -> None:
-        self.line_of(channel).unfollow(channel)
+        if self.lines:
+            self.line_of(channel).unfollow(channel)
 
     def line_of(self, channel: ChannelName) -> Line:
         """The same in every worker, whatever its hash seed."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from channels.layers import channel_layers, get_channel_layer
+from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 from django.utils.module_loading import import_string
 
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
@@ -78,7 +78,8 @@ class Shard:
 
 
 def shards(alias: str) -> list[Shard]:
-    """The layers behind an entry of CHANNEL_LAYERS: one for each host of a Redis pub/sub layer, else the layer itself.
+    """The layers behind an entry of CHANNEL_LAYERS: one for each host of a Redis pub/sub layer, none for the layer in
+    memory, else the layer itself.
 
     Apart, because channels-redis has no failover between hosts and sends through one lock: a host that is away would
     hold up what goes over the others. Made anew, because consumers of the project may use the entry as well, and
@@ -86,6 +87,9 @@ def shards(alias: str) -> list[Shard]:
     """
     entry = channel_layers.configs[alias]
     backend = import_string(entry["BACKEND"])
+    if issubclass(backend, InMemoryChannelLayer):
+        # It reaches nobody but this process, which has the news already.
+        return []
     pubsub = sys.modules.get("channels_redis.pubsub")
     if pubsub is None or not issubclass(backend, pubsub.RedisPubSubChannelLayer):
         return [Shard(partial(_shared, alias))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels.layers import InMemoryChannelLayer
+from channels.layers import BaseChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import create_pool
 from django.test import override_settings
@@ -181,9 +181,19 @@ def test_a_pubsub_layer_without_hosts_has_one() -> None:
         assert len(shards("default")) == 1
 
 
+class OtherLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no types
+    """Of another maker."""
+
+
 def test_any_other_layer_is_shared_with_the_project() -> None:
-    memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    with override_settings(CHANNEL_LAYERS=memory):
+    other = {"default": {"BACKEND": f"{__name__}.OtherLayer"}}
+    with override_settings(CHANNEL_LAYERS=other):
         (shard,) = shards("default")
         assert not shard.own
-        assert isinstance(shard.make(), InMemoryChannelLayer) and shard.make() is shard.make()
+        assert isinstance(shard.make(), OtherLayer) and shard.make() is shard.make()
+
+
+def test_the_layer_in_memory_carries_nothing() -> None:
+    memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    with override_settings(CHANNEL_LAYERS=memory):
+        assert shards("default") == []
