@@ -1,12 +1,19 @@
-"""What the OpenAPI document says of credentials and names. drf-spectacular finds the extension by its base class."""
+"""What views say of themselves for the OpenAPI document: credentials, names, the errors they answer with.
+
+drf-spectacular finds the extension by its base class. The document itself is made in `realtime.api.openapi`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from django.conf import settings as django_settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+
+from realtime.protocol.errors import ERRORS
 
 
 class PlatformScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no types
@@ -27,6 +34,34 @@ class PlatformScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
         return [{"bearer": []}, {"session": []}]  # either, not both
 
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CODES: Final = "x-errors"
+"""Where an operation keeps the codes it may answer with, until the document is made."""
+
+
+def described(*codes: str, **options: Any) -> Callable[[F], F]:
+    """`extend_schema`, with the codes of the table that the method may answer with, beside those that any may.
+
+    It derives from the project's DEFAULT_SCHEMA_CLASS, which may be another library's; so ours is given beforehand.
+    """
+    assert set(codes) <= set(ERRORS), codes
+    extend = extend_schema(extensions={CODES: list(codes)}, **options)
+
+    def decorate(method: F) -> F:
+        method.kwargs = {"schema": AutoSchema}  # type: ignore[attr-defined]  # where the library looks for it
+        return extend(method)
+
+    return decorate
+
+
+# The annotation of `auth` has names of schemes in mind; what is given stands in the document as it is.
+ANYBODY: Final = cast("Sequence[str]", [{"bearer": []}, {"session": []}, {}])
+"""For `extend_schema(auth=…)`: without credentials, where the namespace grants it."""
+
+KEY_ONLY: Final = cast("Sequence[str]", [{"bearer": []}])
+"""An API key."""
 
 NAME = OpenApiParameter(
     "name",

@@ -47,15 +47,7 @@ class PublishedOut(Fields):
 
 
 class ErrorFacts(Fields):
-    code = serializers.CharField()
-    message = serializers.CharField()
-    remedy = serializers.CharField()
-    channel = serializers.CharField(required=False)
-    retry_after_ms = serializers.IntegerField(required=False)
-
-
-class ErrorOut(Fields):
-    error = ErrorFacts()
+    """Stands for the component of the same name, which is made from the table of errors."""
 
 
 class ItemOut(PublishedOut):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from realtime.api import errors, health, metrics, views
+from realtime.api import errors, health, metrics, openapi, views
 
 # (?s:…): a name may arrive with anything in it, also a line feed.
 _NAME = r"(?P<name>(?s:.*))"
@@ -13,6 +13,8 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.scrape, name="metrics"),
+    path("api/schema", openapi.schema, name="schema"),
+    path("api/docs", openapi.docs, name="docs"),
     path("api/v1/publish", views.PublishView.as_view(), name="publish"),
     path("api/v1/tokens", views.TokensView.as_view(), name="tokens"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),

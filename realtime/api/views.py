@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -21,7 +22,7 @@ from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler
 from realtime.api.parsers import StrictJSONParser, choice, integer, read_object
 from realtime.api.permissions import identity_of, require, require_api_key, require_known
-from realtime.api.schema import NAME
+from realtime.api.schema import ANYBODY, KEY_ONLY, NAME, described
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
 from realtime.log.types import Page, Published
@@ -56,6 +57,7 @@ class PlatformView(APIView):
     throttle_classes = ()
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
+    schema = AutoSchema()
     versioning_class = None
     metadata_class = None
 
@@ -96,7 +98,13 @@ def channel_in(request: HttpRequest, name: str) -> ChannelName:
 class MessagesView(PlatformView):
     """Publish to a channel, and read its history."""
 
-    @extend_schema(
+    @described(
+        "bad_frame",
+        "bad_channel",
+        "forbidden",
+        "not_found",
+        "too_large",
+        "rate_limited",
         operation_id="publish",
         # One message object, without `messages`, is taken as well; docs/reference/rest.md says so.
         request=serializers.MessagesIn,
@@ -107,15 +115,10 @@ class MessagesView(PlatformView):
             ),
         ],
         responses={
-            201: serializers.PublishedOut,
-            200: serializers.PublishedOut,
-            (400, "application/json"): serializers.ErrorOut,
-            (401, "application/json"): serializers.ErrorOut,
-            (403, "application/json"): serializers.ErrorOut,
-            (413, "application/json"): serializers.ErrorOut,
-            (429, "application/json"): serializers.ErrorOut,
-            (503, "application/json"): serializers.ErrorOut,
+            201: OpenApiResponse(serializers.PublishedOut, "Committed."),
+            200: OpenApiResponse(serializers.PublishedOut, "All of it was known already."),
         },
+        auth=ANYBODY,
     )
     def post(self, request: Request, name: str) -> HttpResponse:
         """Store one message, or 1–1000 all or none; 201 when committed, 200 when all were known already."""
@@ -131,7 +134,11 @@ class MessagesView(PlatformView):
         known = len(published.duplicates) == len(published.serials)
         return json_response(codec.encode(_fields(published)), 200 if known else 201)
 
-    @extend_schema(
+    @described(
+        "bad_frame",
+        "bad_channel",
+        "forbidden",
+        "not_found",
         operation_id="history",
         parameters=[
             NAME,
@@ -141,7 +148,8 @@ class MessagesView(PlatformView):
             OpenApiParameter("limit", int, description="1–1000, default 100."),
             OpenApiParameter("order", str, enum=["asc", "desc"], description="asc with after or since, else desc."),
         ],
-        responses={200: serializers.PageOut},
+        responses={200: OpenApiResponse(serializers.PageOut, "A page.")},
+        auth=ANYBODY,
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """A page of the channel's history: at most `limit` messages and 512 KiB."""
@@ -160,10 +168,13 @@ class MessagesView(PlatformView):
 class PublishView(PlatformView):
     """Publish to several channels."""
 
-    @extend_schema(
+    @described(
+        "bad_frame",
+        "forbidden",
+        "too_large",
         operation_id="publish_many",
         request=serializers.PublishIn,
-        responses={200: serializers.PublishOut, (400, "application/json"): serializers.ErrorOut},
+        responses={200: OpenApiResponse(serializers.PublishOut, "What became of each item.")},
     )
     def post(self, request: Request) -> HttpResponse:
         """Store 1–100 items, each all or none, in order; each is answered as stored or refused by itself."""
@@ -190,7 +201,15 @@ class PublishView(PlatformView):
 class ChannelView(PlatformView):
     """One channel."""
 
-    @extend_schema(operation_id="channel", parameters=[NAME], responses={200: serializers.ChannelOut})
+    @described(
+        "bad_channel",
+        "forbidden",
+        "not_found",
+        operation_id="channel",
+        parameters=[NAME],
+        responses={200: OpenApiResponse(serializers.ChannelOut, "Its log.")},
+        auth=ANYBODY,
+    )
     def get(self, request: Request, name: str) -> HttpResponse:
         """What a channel's log holds, and how many are attached."""
         channel = channel_in(request._request, name)
@@ -210,10 +229,14 @@ class ChannelView(PlatformView):
 class TokensView(PlatformView):
     """Tokens for clients."""
 
-    @extend_schema(
+    @described(
+        "bad_frame",
+        "forbidden",
+        "too_large",
         operation_id="issue_token",
         request=serializers.TokenIn,
-        responses={201: serializers.TokenOut, (403, "application/json"): serializers.ErrorOut},
+        responses={201: OpenApiResponse(serializers.TokenOut, "A token.")},
+        auth=KEY_ONLY,
     )
     def post(self, request: Request) -> HttpResponse:
         """Issue a token with an API key: never more than the key itself may do, never longer than it holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from django.test import Client
 
 from realtime import namespaces, tokens
+from realtime.api import openapi
 from realtime.protocol.errors import ERRORS
 
 ABSENT: Any = object()
@@ -53,13 +55,32 @@ class Api:
         if auth is not None:
             headers["Authorization"] = f"Bearer {auth}"
         data = raw if raw is not None else b"" if body is ABSENT else json.dumps(body).encode()
-        return self.http.generic(method, path, data, content_type=content_type, headers=headers)
+        response = self.http.generic(method, path, data, content_type=content_type, headers=headers)
+        assert_documented(method, path.partition("?")[0], response)
+        return response
 
     def publish(self, channel: str, body: Any, **more: Any) -> Any:
         return self.request("POST", messages_path(channel), body, **more)
 
     def page(self, channel: str, query: str = "", **more: Any) -> Any:
         return self.request("GET", f"{messages_path(channel)}?{query}", **more)
+
+
+def assert_documented(method: str, path: str, response: Any) -> None:
+    """The OpenAPI document knows this answer: its status, and where it is a refusal, its code."""
+    paths = openapi.document()["paths"]
+    templates = [
+        template for template in paths if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]*", re.escape(template)), path)
+    ]
+    if not templates or method.lower() not in paths[templates[0]]:
+        return  # an address or a method that is none
+    responses = paths[templates[0]][method.lower()]["responses"]
+    assert str(response.status_code) in responses, f"{method} {templates[0]} is said never to answer {response!r}"
+    content = responses[str(response.status_code)].get("content", {}).get("application/json")
+    if response.status_code >= 400 and response.headers["Content-Type"] == "application/json" and "/api/" in path:
+        _, only = content["schema"]["allOf"]
+        codes = only["properties"]["error"]["properties"]["code"]["enum"]
+        assert json.loads(response.content)["error"]["code"] in codes, response.content
 
 
 def messages_path(channel: str) -> str:

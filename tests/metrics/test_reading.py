@@ -69,6 +69,26 @@ def observed(value: Any) -> float:
     return sum(value.counts) if isinstance(value, Buckets) else float(value)
 
 
+async def test_what_can_happen_is_there_before_it_does() -> None:
+    """A rate does not see the event with which a series appears."""
+    series = Numbers().series
+    for name, *labels in (
+        ("seriatim_connections_opened_total", "websocket"),
+        ("seriatim_handshakes_refused_total", "503"),
+        ("seriatim_messages_published_total", "outbox"),
+        ("seriatim_errors_total", "websocket", "internal"),
+        ("seriatim_errors_total", "http", "unavailable"),
+        ("seriatim_database_errors_total", "writer"),
+        ("seriatim_gaps_told_total", "retention"),
+        ("seriatim_admission_refused_total", "overload"),
+        ("seriatim_shedding_rises_total", "conflate"),
+        ("seriatim_attachments", "waiting_socket"),
+        ("seriatim_conflated_messages_total",),
+        ("seriatim_signals_dropped_total",),
+    ):
+        assert tuple(labels) in series[name], name
+
+
 async def test_connections_are_counted_as_they_come_and_go() -> None:
     numbers = Numbers()
     async with connected(), connected():
