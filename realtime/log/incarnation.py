@@ -16,7 +16,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, NamedTuple
 
 from django.db import DatabaseError, OperationalError, connections, transaction
@@ -26,8 +26,8 @@ from realtime.conf import settings
 from realtime.log import mark, witness
 from realtime.log.changes import PATIENCE_MS, LogLocked, changing, is_postgres, make_epoch
 from realtime.log.mark import Mark
-from realtime.log.sql import integers, reopen_if_replaced, texts
-from realtime.log.witness import POSTGRES_NUMBER, file_of, sqlite_witness
+from realtime.log.sql import integers, is_away, reopen_if_replaced, texts
+from realtime.log.witness import POSTGRES_NUMBER, POSTGRES_SESSION, file_of, sqlite_witness
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def look() -> int | None:
     connection = connections[settings.DATABASE]
     reopen_if_replaced(connection)
     with connection.cursor() as cursor:
-        return _number(cursor)
+        return _recall(cursor) if is_postgres(cursor) else _number(cursor)
 
 
 def current() -> int:
@@ -73,10 +73,13 @@ def settle() -> int:
     """
     with _alone() as cursor:
         number = _number(cursor)
-        # Otherwise somebody else was faster.
-        return (
-            (_settle_postgres(cursor) if is_postgres(cursor) else _settle_sqlite(cursor)) if number is None else number
-        )
+        if not is_postgres(cursor):
+            # If it is sound, somebody else was faster.
+            return _settle_sqlite(cursor) if number is None else number
+        if number is None:
+            _settle_postgres(cursor)
+        number = _recall(cursor)
+        return _begin(cursor, "it lacks what was committed to it") if number is None else number
 
 
 def renew(why: str) -> int:
@@ -258,6 +261,51 @@ def _first_allowed(questions: Sequence[str]) -> str:
             # If it was lost instead, the next statement says so.
             logger.info("The database does not answer %r: %s", question, error)
     return ""
+
+
+class _Memory:
+    """What this process has seen of a server, to notice one whose disk was turned back: nothing in it tells that."""
+
+    number: int | None = None
+    flushed: int | None = None
+    """The end of the write-ahead log on disk, in bytes. No crash and no restart moves it back."""
+    is_told = True
+    """Whether the server tells it."""
+
+
+def _recall(cursor: CursorWrapper) -> int | None:
+    """The number of the incarnation; None where the witness is not sound, or the server lacks what this process has
+    seen there. Otherwise the server is familiar from now on."""
+    # Before the question: another thread may ask as well.
+    known_number, known_flushed = _Memory.number, _Memory.flushed
+    number, session, flushed = _ask(cursor)
+    if number is None:
+        return None
+    if number == known_number and known_flushed is not None and flushed is not None and flushed < known_flushed:
+        return None
+    _Memory.number, _Memory.flushed = number, flushed
+    witness.session = session
+    return number
+
+
+def _ask(cursor: CursorWrapper) -> tuple[int | None, str, int | None]:
+    """The number, the session, and where the write-ahead log ends on disk."""
+    if _Memory.is_told:
+        try:
+            # A savepoint, where an error would end the transaction.
+            with transaction.atomic(using=settings.DATABASE) if cursor.db.in_atomic_block else nullcontext():
+                cursor.execute(
+                    f"SELECT {POSTGRES_NUMBER}, {POSTGRES_SESSION}, (pg_current_wal_flush_lsn() - '0/0')::bigint"
+                )
+                answer: tuple[int | None, str, int | None] = cursor.fetchone()
+                return answer
+        except DatabaseError as error:
+            if is_away(error):
+                raise
+            logger.info("The database does not tell where its write-ahead log ends: %s", error)
+            _Memory.is_told = False
+    cursor.execute(f"SELECT {POSTGRES_NUMBER}, {POSTGRES_SESSION}")
+    return (*cursor.fetchone(), None)
 
 
 # -- SQLite -----------------------------------------------------------------------------------------------------------

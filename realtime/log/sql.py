@@ -18,7 +18,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from realtime.log.patience import idle_limit
-from realtime.log.witness import POSTGRES_NUMBER, Unsound, Witness, file_of, sqlite_witness
+from realtime.log.witness import (
+    POSTGRES_NUMBER,
+    POSTGRES_SESSION,
+    Unsound,
+    Witness,
+    file_of,
+    is_familiar,
+    sqlite_witness,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +49,8 @@ class LockedLog(NamedTuple):
     head: int
     last_time: int
     current: bool = True
+    #: PostgreSQL: see `witness.session`.
+    session: str = ""
 
 
 #: A message that may be stored already: index of its channel's name, client, id. Bare tuples on the path of a message:
@@ -338,8 +348,8 @@ def _lock(current: str) -> str:
     )
 
 
-_LOCK = _lock(_CURRENT)
-_LOCK_UNGUARDED = _lock("true")
+_LOCK = _lock(f"{_CURRENT}, {POSTGRES_SESSION}")
+_LOCK_UNGUARDED = _lock("true, ''")
 _KNOWN = (
     "WITH n AS MATERIALIZED (SELECT c.id, x.i - 1 AS i FROM unnest(%s::text[]) WITH ORDINALITY AS x (name, i)"
     " JOIN realtime_channel c ON c.name = x.name)"
@@ -389,6 +399,8 @@ class Postgres:
         results = self._run(cursor, statements)
         logs = list(map(LockedLog._make, results[0]))
         known: list[Known] = results[1] if wanted else []
+        if self._guarded and logs and not is_familiar(logs[0].session):
+            raise Unsound
         if not all(map(attrgetter("current"), logs)):
             logs = self._look_again(cursor, logs)
         return Look(logs, known, self._busy(cursor, names, logs) if locks.skip and len(logs) < len(names) else set())

@@ -44,6 +44,20 @@ POSTGRES_NUMBER = (
 )
 """An expression: the number of the incarnation, or NULL where the witness is not sound."""
 
+POSTGRES_SESSION = "(SELECT max(w.writer) FROM realtime_incarnation w)"
+"""An expression: what changes each time that the witness is written, and so with every start of the server."""
+
+session: str | None = None
+"""The session that was compared with what this process remembers (`incarnation.look`); None: that is nothing."""
+
+
+def is_familiar(found: str) -> bool:
+    """Whether the server is the one that this process has been speaking to all the time."""
+    global session
+    if session is None:
+        session = found
+    return session == found
+
 
 class Witness(NamedTuple):
     """A sound witness on SQLite; `rounds` None: without a mark."""

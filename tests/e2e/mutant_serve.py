@@ -470,8 +470,7 @@ def restores_unnoticed() -> None:
     """Nobody asks whether the database is the one that it was."""
     from realtime.log import rounds
 
-    real = rounds.dialect_of
-    rounds.dialect_of = lambda connection, *, guarded=False: real(connection, guarded=False)  # type: ignore[assignment]
+    _spoil(rounds, "dialect_of", lambda real: lambda connection, *, guarded: real(connection, guarded=False))
     restores_untold()
 
 
@@ -481,9 +480,9 @@ def restores_untold() -> None:
     from realtime.hub import Hub
     from realtime.log import incarnation
 
-    incarnation.current = lambda: 1
-    incarnation.relabel = lambda **pause: []  # type: ignore[assignment]
-    Hub._doubt = lambda self, followed: None  # type: ignore[method-assign]
+    _spoil(incarnation, "current", lambda real: lambda: 1)
+    _spoil(incarnation, "relabel", lambda real: list)
+    _spoil(Hub, "_doubt", lambda real: lambda self, followed: None)
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from django.db import connection
 
 from realtime.models import Namespace
-from tests.log.world import accept_rows, refuse_rows
+from tests.log.world import Saved, accept_rows, execute, refuse_rows
 
 
 @pytest.fixture
@@ -22,3 +24,11 @@ def refusing_rows(log: None) -> Iterator[None]:
     refuse_rows()
     yield
     accept_rows()
+
+
+@pytest.fixture
+def saved(log: None, tmp_path: Path) -> Iterator[Callable[[], Saved]]:
+    """Makes a copy of the log's tables, to go back to."""
+    yield lambda: Saved(tmp_path)
+    if connection.vendor == "postgresql":
+        execute("DROP SCHEMA IF EXISTS saved CASCADE")

@@ -10,15 +10,18 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from realtime.log import reads, retention, rounds, sql, writer
-from tests.log import machine, test_reads, test_retention, test_rounds, test_writer
+from realtime.log import incarnation, mark, outbox, reads, retention, rounds, sql, witness, writer
+from tests.log import machine, test_incarnation, test_reads, test_retention, test_rounds, test_writer
 from tests.log.machine import LogMachine
+from tests.log.world import ALPHA, TABLES, Saved, append, execute, publish
 
 Check = Callable[..., Any]
 
@@ -186,3 +189,166 @@ def test_a_channel_that_is_set_aside_and_overtaken_is_noticed(
     mutate(monkeypatch, writer._Aside, "first_appends", "appends.append(append)", "appends.insert(0, append)")
     with pytest.raises(AssertionError):
         test_writer.test_a_stuck_channel_does_not_stop_the_others_and_keeps_its_order(realtime_settings)
+
+
+# -- a database that went back in time --------------------------------------------------------------------------------
+
+
+def first_round(folder: Path) -> None:
+    test_incarnation.test_the_first_round_after_a_restore_gives_its_serial_in_a_new_epoch(lambda: Saved(folder))
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("log", "saved")
+@pytest.mark.parametrize(
+    ("condition", "check"),
+    [
+        ("w.writer = w.xmin::text", first_round),
+        (
+            "w.log = 'realtime_log'::regclass::oid::bigint",
+            lambda folder: test_incarnation.test_a_table_of_logs_that_was_made_anew_is_noticed(),
+        ),
+        (
+            "w.started = pg_postmaster_start_time()",
+            lambda folder: difference("timeline = '000000AF', started = 'epoch'"),
+        ),
+        (
+            "w.database = split_part(pg_relation_filepath('realtime_incarnation'), '/', -2)",
+            lambda folder: difference("database = '1'"),
+        ),
+    ],
+)
+def test_a_round_that_does_not_ask_is_noticed(
+    condition: str, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module, name in ((sql, "_LOCK"), (sql, "_CURRENT"), (sql, "_EPOCHS"), (incarnation, "POSTGRES_NUMBER")):
+        text = getattr(module, name)
+        assert text.count(condition) == 1, (name, condition)
+        monkeypatch.setattr(module, name, text.replace(condition, "true"))
+    with pytest.raises(AssertionError):
+        check(tmp_path)
+
+
+def difference(columns: str) -> None:
+    """A round after a change of the witness, which knows itself."""
+    publish(append(ALPHA, "a"))
+    before = test_incarnation.epoch_of(ALPHA)
+    execute(
+        f"UPDATE realtime_incarnation SET {columns}, writer = pg_current_xact_id()::xid::text",
+    )
+    publish(append(ALPHA, "b"))
+    assert test_incarnation.epoch_of(ALPHA) != before
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("log", "saved")
+def test_an_emptied_table_that_is_not_noted_is_noticed(tmp_path: Path) -> None:
+    execute("ALTER TABLE realtime_log DISABLE TRIGGER realtime_log_emptied")
+    try:
+        with pytest.raises(AssertionError):
+            test_incarnation.test_a_part_of_a_dump_in_the_emptied_table_is_noticed(lambda: Saved(tmp_path), TABLES[1:3])
+    finally:
+        execute("ALTER TABLE realtime_log ENABLE TRIGGER realtime_log_emptied")
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("log")
+def test_a_log_that_is_given_two_epochs_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, realtime_settings: Callable[..., None]
+) -> None:
+    mutate(monkeypatch, sql.Postgres, "_look_again", "current = dict(cursor.fetchall())", "return list(logs)")
+    with pytest.raises(AssertionError):
+        test_incarnation.test_a_round_that_waited_for_a_new_epoch_does_not_give_another(realtime_settings)
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("log")
+def test_a_memory_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "is_familiar", lambda session: True)
+    with pytest.raises(AssertionError):
+        test_incarnation.test_who_did_not_settle_asks_his_own_memory(monkeypatch)
+
+
+@pytest.mark.usefixtures("log", "saved")
+@pytest.mark.parametrize(
+    ("owner", "name", "old", "new", "check"),
+    [
+        pytest.param(
+            rounds.Rounds, "_write", "if not log.current", "if False", first_round, id="a log keeps its epoch"
+        ),
+        pytest.param(
+            rounds.Rounds, "_write", "guarded=self._guarded", "guarded=False", first_round, id="nothing is asked"
+        ),
+        pytest.param(
+            outbox,
+            "_relay_some",
+            "guarded = not connection.in_atomic_block",
+            "guarded = False",
+            lambda folder: test_incarnation.test_a_relayed_message_is_in_a_new_epoch_too(lambda: Saved(folder)),
+            id="the relay does not ask",
+        ),
+        pytest.param(
+            incarnation,
+            "fell",
+            "state[1] < reached",
+            "True",
+            lambda folder: test_incarnation.test_a_head_that_did_not_fall_changes_nothing(),
+            id="a head that did not fall",
+        ),
+    ],
+)
+def test_a_database_that_went_back_unseen_is_noticed(
+    owner: Any, name: str, old: str, new: str, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mutate(monkeypatch, owner, name, old, new)
+    with pytest.raises(AssertionError):
+        check(tmp_path)
+
+
+@pytest.mark.sqlite
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(
+    ("owner", "name", "old", "new", "check"),
+    [
+        pytest.param(witness, "_sound", "known.rounds <= witness.rounds", "True", first_round, id="the mark's number"),
+        pytest.param(
+            mark,
+            "_parse",
+            "line[42:] != file.instance",
+            "False",
+            lambda folder: test_incarnation.test_a_mark_that_is_none_begins_a_new_incarnation(
+                connection.settings_dict["NAME"], "copied", folder
+            ),
+            id="a copied mark",
+        ),
+        pytest.param(
+            outbox,
+            "_relay_some",
+            "advance_mark(connection, result.witness)",
+            "pass",
+            lambda folder: test_incarnation.test_a_restore_that_takes_back_nothing_but_relayed_messages_is_noticed(
+                lambda: Saved(folder)
+            ),
+            id="the mark of a relay",
+        ),
+        pytest.param(
+            sql,
+            "reopen_if_replaced",
+            "or connection.in_atomic_block",
+            "or True",
+            lambda folder: test_incarnation.test_a_file_that_was_replaced_is_opened_anew(
+                connection.settings_dict["NAME"], folder
+            ),
+            id="a replaced file",
+        ),
+    ],
+)
+def test_a_file_that_went_back_unseen_is_noticed(
+    owner: Any, name: str, old: str, new: str, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mutate(monkeypatch, owner, name, old, new)
+    for module in (rounds, reads, outbox, incarnation):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, getattr(owner, name))
+    with pytest.raises(AssertionError):
+        check(tmp_path)

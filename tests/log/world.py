@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from django.db import connection
+from django.db import connection, transaction
 
 from realtime.log import Append, LogWriter, News, Published, read_states, run_round_now
 from realtime.models import Latest, Message
@@ -210,3 +212,42 @@ def log_locked(channel: ChannelName) -> Iterator[None]:
         )
         yield
         other.execute("ROLLBACK")
+
+
+#: What a restore brings back, in the order in which it can.
+TABLES = ("realtime_channel", "realtime_log", "realtime_message", "realtime_latest", "realtime_incarnation")
+
+
+def execute(*statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+class Saved:
+    """A copy of the log's tables, and the way back to it: rows on PostgreSQL, pages of the file on SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "saved.sqlite3"
+        if connection.vendor == "sqlite":
+            self._copy(connection.settings_dict["NAME"], str(self.file))
+        else:
+            execute(
+                "DROP SCHEMA IF EXISTS saved CASCADE",
+                "CREATE SCHEMA saved",
+                *(f"CREATE TABLE saved.{table} AS SELECT * FROM {table}" for table in TABLES),
+            )
+
+    def restore(self, tables: tuple[str, ...] = TABLES) -> None:
+        """As one transaction, under the eyes of everybody who has the database open."""
+        if connection.vendor == "sqlite":
+            self._copy(str(self.file), connection.settings_dict["NAME"])
+            return
+        with transaction.atomic():
+            execute(f"TRUNCATE {', '.join(tables)} CASCADE")
+            execute(*(f"INSERT INTO {table} SELECT * FROM saved.{table}" for table in tables))
+
+    @staticmethod
+    def _copy(source: str, target: str) -> None:
+        with closing(sqlite3.connect(source)) as copied, closing(sqlite3.connect(target, timeout=20)) as changed:
+            copied.backup(changed)
