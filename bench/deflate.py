@@ -15,11 +15,15 @@ import selectors
 import socket
 import statistics
 import time
+import zlib
 
 from bench import machine, wire
 from bench.machine import Process, Row
 
 OFFER = "permessage-deflate; client_max_window_bits"
+PONG = 10
+COMPRESSED_TEXT = 0x41
+"""Opcode and RSV1."""
 LIMIT_S = 300
 TURNS = 5
 
@@ -59,6 +63,12 @@ KINDS = {
 }
 
 
+def pack(payload: bytes) -> bytes:
+    """A client's compressed message (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 class Audience:
     """Subscribers of one channel that count what they get."""
 
@@ -86,6 +96,11 @@ class Audience:
 
     def broadcast(self, messages: list[object]) -> float:
         """CPU milliseconds of the server for each of them; `bytes` is then what one subscriber got for each."""
+        # While the others had their turn, heartbeats came; and who says nothing for long would be asked.
+        for sock in self._socks:
+            sock.sendall(wire.masked(b"", PONG))
+        while self._read(0.1):
+            pass
         before, cpu_s = dict(self._got), self._server.cpu_s()
         for data in messages:
             self._publish(data)
@@ -113,15 +128,17 @@ class Audience:
 
 
 def idle_bytes(server: Process, count: int, offer: str | None) -> float:
-    """How much the server grows for each of so many idle connections, which are then closed."""
+    """How much the server grows for each of so many connections that are idle after one message each way, compressed
+    where that was agreed on. They are closed then."""
     before = server.rss_bytes()
     socks = []
     for _ in range(count):
         socks.append(wire.connect(server.port, wire.token(), offer=offer))
         cut = wire.Frames()
         wire.await_frame(socks[-1], cut, "ready")
-        if offer is not None:
-            wire.request(socks[-1], cut, {"type": "ping", "ref": 1}, "pong")
+        ping = json.dumps({"type": "ping", "ref": 1, "more": "x" * 600}).encode()
+        socks[-1].sendall(wire.masked(ping) if offer is None else wire.masked(pack(ping), COMPRESSED_TEXT))
+        wire.await_frame(socks[-1], cut, "pong")
     grown = server.rss_bytes() - before
     for sock in socks:
         sock.close()

@@ -264,6 +264,7 @@ class SeriatimProtocol(DaphneProtocol):
         # What belongs to the handshake is a third of an idle connection's memory.
         self.http_request_data = self.http_response_data = ""
         self.http_headers = self.request.headers = {}
+        self.request.extensions = []
         self.clean_headers: list[tuple[bytes, bytes]] = []
 
     def dataReceived(self, data: bytes) -> None:
