@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connection, transaction
 
 from realtime import namespaces, worker
 from realtime.log import outbox, reads
@@ -17,7 +18,8 @@ from realtime.log.types import News
 from realtime.models import Namespace, Outbox
 from realtime.protocol.names import ChannelName
 from realtime.publishing import publish
-from tests.conftest import aeventually
+from tests.conftest import aeventually, eventually
+from tests.log.world import log_locked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,6 +47,12 @@ def data_of(channel: str) -> list[Any]:
 def relay() -> tuple[int, list[News]]:
     news: list[News] = []
     return outbox.relay(news.extend, lambda channel: True), news
+
+
+def relay_beside() -> None:
+    """For a thread of its own."""
+    relay()
+    connection.close()
 
 
 def test_a_message_is_there_only_when_its_transaction_commits() -> None:
@@ -113,6 +121,33 @@ def test_an_unknown_namespace_is_refused_at_once() -> None:
         publish("nowhere:x", 1)
     assert not Outbox.objects.exists()
     assert Namespace.objects.filter(name="default").exists()
+
+
+@pytest.mark.postgres
+def test_a_channel_whose_log_is_locked_keeps_no_other_waiting(
+    realtime_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    realtime_settings(LOCK_TIMEOUT_MS=20)
+    monkeypatch.setattr(outbox, "RELAYED_AT_ONCE", 2)
+    publish("orders", 0)
+    for each in (1, 2, 3):
+        with transaction.atomic():
+            publish("orders", each)
+    with transaction.atomic():
+        publish("others", "free")
+        publish("orders", 4)
+    relaying = threading.Thread(target=relay_beside)
+    try:
+        with log_locked(ChannelName("orders")):
+            relaying.start()
+            eventually(lambda: data_of("others") == ["free"])
+            eventually(lambda: not relaying.is_alive())
+            assert data_of("orders") == [0]
+    finally:
+        relaying.join()
+    relay()
+    assert data_of("orders") == [0, 1, 2, 3, 4]
+    assert not Outbox.objects.exists()
 
 
 @pytest.mark.asyncio

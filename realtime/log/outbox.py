@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connections, transaction
@@ -68,12 +68,14 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
     """Moves what is committed in the outbox into the log; returns how many messages. For the log writer's thread.
 
     `announce` is called after each commit. `creates` says whether a channel may be made by publishing to it. Returns
-    early when another worker relays, or the database is away: whoever comes next goes on.
+    early when another worker relays, or the database is away: whoever comes next goes on. So it is with the messages of
+    channels whose log somebody holds locked; those of the others pass them.
     """
     moved, settled = 0, False
+    stuck: set[ChannelName] = set()
     while True:
         try:
-            count, taken, news = _relay_some(creates)
+            count, more, news = _relay_some(creates, stuck)
         except Unsound:
             if settled or not _settle():
                 return moved
@@ -87,7 +89,7 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
         moved += count
         if news:
             announce(news)
-        if taken < RELAYED_AT_ONCE or not count:
+        if not more:
             return moved
 
 
@@ -120,16 +122,19 @@ def count_backlog() -> Backlog:
     return Backlog(waiting, oldest_s, refused)
 
 
-def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[News]]:
-    """One transaction: how many rows left the outbox, how many were taken, and the news."""
+def _relay_some(creates: Callable[[ChannelName], bool], stuck: set[ChannelName]) -> tuple[int, bool, list[News]]:
+    """One transaction: how many rows left the outbox, whether others may follow now, and the news.
+
+    Rows of `stuck` channels are left where they are; channels that turn out to be stuck are added.
+    """
     connection = connections[settings.DATABASE]
     # In a transaction of the caller's own, such as a test's, the database is taken for the one that it was.
     guarded = not connection.in_atomic_block
     reopen_if_replaced(connection)
     with patience(connection), transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
-        rows = _take(cursor, connection.vendor)
+        rows = _take(cursor, connection.vendor, stuck)
         if not rows:
-            return 0, 0, []
+            return 0, False, []
         appends = [
             Append(
                 ChannelName(channel),
@@ -142,6 +147,7 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
         result = Rounds().run(appends, guarded=guarded)
         if result.away:
             raise DatabaseError("the database failed the round of the relay")
+        stuck.update(append.channel for append in result.aside)
         settled = [(row[0], append.outcome) for row, append in zip(rows, appends, strict=True)]
         done = [id_ for id_, outcome in settled if isinstance(outcome, Published)]
         _delete(cursor, done)
@@ -152,19 +158,21 @@ def _relay_some(creates: Callable[[ChannelName], bool]) -> tuple[int, int, list[
         raise_if_replaced(connection)
         if result.witness is not None:
             advance_mark(connection, result.witness)
-    return len(done), len(rows), result.news
+    return len(done), len(rows) == RELAYED_AT_ONCE and bool(done or result.aside), result.news
 
 
-def _take(cursor: CursorWrapper, vendor: str) -> Sequence[_Row]:
+def _take(cursor: CursorWrapper, vendor: str, stuck: Collection[ChannelName]) -> Sequence[_Row]:
     if vendor == "postgresql":
-        cursor.execute(idle_limit())
+        # The round will run within this transaction, and so has no limits of its own.
+        cursor.execute(f"SET LOCAL lock_timeout = {settings.LOCK_TIMEOUT_MS:d}; {idle_limit()}")
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_RELAY_LOCK])
         if not cursor.fetchone()[0]:
             return []
+    others = f" AND channel NOT IN ({', '.join(['%s'] * len(stuck))})" if stuck else ""
     cursor.execute(
         "SELECT id, channel, client, mid, event, key, data FROM realtime_outbox WHERE refusal = ''"
-        " ORDER BY id LIMIT %s",
-        [RELAYED_AT_ONCE],
+        f"{others} ORDER BY id LIMIT %s",
+        [*stuck, RELAYED_AT_ONCE],
     )
     rows: Sequence[_Row] = cursor.fetchall()
     return rows

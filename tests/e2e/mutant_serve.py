@@ -420,10 +420,10 @@ def outbox_deleted_before_it_is_relayed() -> None:
     from realtime.log import outbox
 
     def for_good(take: Any) -> Any:
-        def take_for_good(cursor: Any, vendor: str) -> Any:
+        def take_for_good(cursor: Any, *rest: Any) -> Any:
             other = cursor.db.copy()
             with other.cursor() as beside:
-                rows = take(beside, vendor)
+                rows = take(beside, *rest)
                 outbox._delete(beside, [row[0] for row in rows])
             other.close()
             time.sleep(1 if rows else 0)
@@ -439,7 +439,7 @@ def outbox_relayed_backwards() -> None:
     """What waits in the outbox gets its serials in the wrong order."""
     from realtime.log import outbox
 
-    _spoil(outbox, "_take", lambda take: lambda cursor, vendor: take(cursor, vendor)[::-1])
+    _spoil(outbox, "_take", lambda take: lambda *given: take(*given)[::-1])
 
 
 @mutant
