@@ -480,7 +480,10 @@ class Connection:
             self.link.release()
 
     def _published(self, append: Append) -> None:
-        op = self._ops.pop(append)
+        op = self._ops.pop(append, None)
+        if op is None:
+            # Nobody waited for it any longer.
+            return
         del self._appends[op]
         if self._gone:
             return
@@ -744,6 +747,16 @@ class Connection:
         # The client's close frame has to be read.
         self.link.resume_reading()
         self._close(1012, "drain")
+
+    def give_up(self) -> None:
+        """The database has not answered in time: what becomes of its publishes, nobody knows."""
+        waiting, self._publishing = self._publishing, []
+        ops = [(op, append.channel) for append, op in self._ops.items()]
+        self._ops.clear()
+        self._appends.clear()
+        for op, channel in [*ops, *((effect.op, effect.channel) for effect in waiting)]:
+            self._failed(op, ProtocolError("unavailable", retry_after_ms=AWAY_RETRY_MS), channel)
+        self.leave()
 
     def abort(self) -> None:
         """The time to leave is over."""

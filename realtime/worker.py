@@ -80,6 +80,9 @@ class Client(Protocol):
     def leave(self) -> None:
         """The worker drains: goes when nothing it was promised is open. Called until it is gone."""
 
+    def give_up(self) -> None:
+        """The worker cannot wait any longer: what was promised and is open is `unavailable`; then it goes."""
+
     def abort(self) -> None:
         """Cuts the connection."""
 
@@ -185,8 +188,8 @@ class Worker:
 
         A client is served until its turn comes; then nothing more of it is read, and it is told to go when what it was
         promised is committed and answered. `busy` tells of other work that needs the worker, such as HTTP requests.
-        Whatever hangs, this returns within `DRAIN_S`: a writer that cannot commit gives its publishers `unavailable`
-        while they can still hear it, and whoever is there at the end is cut off.
+        Whatever hangs, clients are gone within `DRAIN_S`: where the database does not answer, publishers get
+        `unavailable` while they can still hear it, and whoever is there at the end is cut off.
         """
         self.refuse()
         loop = self.loop
@@ -200,6 +203,9 @@ class Worker:
             client.leave()
         await self._leave_until(deadline - last_s, busy)
         stopping = asyncio.ensure_future(self.stop(last_s / 2))
+        await self._leave_until(deadline - last_s / 2 + DRAIN_LOOK_S, lambda: not stopping.done())
+        for client in list(self.clients):
+            client.give_up()
         await self._leave_until(deadline, lambda: not stopping.done())
         for client in list(self.clients):
             client.abort()

@@ -13,6 +13,7 @@ from daphne.http_protocol import WebRequest
 
 from realtime import worker
 from realtime.conf import settings
+from realtime.delivery.admission import FIRST_S
 from realtime.load import Refusal
 
 
@@ -22,10 +23,13 @@ class SeriatimRequest(WebRequest):
     channel: Any
 
     def process(self) -> Any:
-        running = worker.ensure()
-        if running.draining:
+        if self.server.leaving:
             # This answer is the last on its connection: the next request is for a worker that stays.
             self.channel.persistent = False
+            if worker.current() is None:
+                self._refuse(Refusal("draining", FIRST_S))
+                return None
+        running = worker.ensure()
         if not self._asks_for_our_socket():
             return super().process()
         found = running.load.admit(

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -31,6 +34,12 @@ NEVER_S = 10**9
 
 CLOSE_HANDSHAKE_S = 5
 """How long a client has to answer a close frame before the connection is dropped."""
+
+CANCEL_S = 0.5
+"""How long requests that are cancelled at the end of a drain get to end in order."""
+
+EXIT_S = 2.0
+"""How much longer than its drain time a process may take to end; whatever hangs then is left behind."""
 
 BACKLOG = 4096
 """Connections that the kernel holds while a worker is busy: a mass reconnect arrives within a second. The kernel
@@ -63,6 +72,8 @@ class SeriatimServer(Server):
     ) -> None:
         self._on_ready = on_ready
         self.listen_failed = False
+        self.leaving = False
+        """The process is about to end."""
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
         self.deflate_min_bytes = settings.DEFLATE_MIN_BYTES
         super().__init__(
@@ -122,6 +133,10 @@ class SeriatimServer(Server):
         super().listen_error(failure)
 
     def _start_worker(self) -> None:
+        if self.signal_handlers:
+            # Twisted has set its own by now, which asks the loop to stop. A loop that hangs never hears of it.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, partial(_exit_in_time, signal.getsignal(number)))
         running = worker.ensure()
 
         async def wait() -> None:
@@ -133,27 +148,36 @@ class SeriatimServer(Server):
     def kill_all_applications(self) -> defer.Deferred[None]:
         """Daphne's trigger before the reactor stops, which waits for it: drains instead of cutting everybody off.
 
-        Stop listening; let the worker send its clients away (`reconnect`, 1012) and store what it accepted; then end
-        what is left.
+        `/readyz` off; stop listening; let the worker send its clients away (`reconnect`, 1012) and store what it
+        accepted, while requests that are under way get their answers; then end what is left.
         """
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._drain()))
 
     async def _drain(self) -> None:
+        self.leaving = True
+        running = worker.current()
+        if running is not None:
+            running.refuse()
         for listener in self.listeners:
             port = listener.result if listener.called else None
             if port is not None:
                 # What the kernel has accepted is still served; new connections go to those who still listen.
                 await defer.maybeDeferred(port.stopListening).asFuture(asyncio.get_running_loop())
-        running = worker.current()
         if running is not None:
-            await running.drain()
-        left = []
+            await running.drain(lambda: any(self._under_way()))
+        left = list(self._under_way())
+        for application in left:
+            application.cancel()
+        if left:
+            # Those that a thread works for end when it does, which nobody can hasten.
+            await asyncio.wait(left, timeout=CANCEL_S)
+
+    def _under_way(self) -> Iterator[asyncio.Future[None]]:
+        """Applications that have not returned: handshakes and HTTP requests."""
         for details in list(self.connections.values()):
             application = details.get("application_instance")
             if application is not None and not application.done():
-                application.cancel()
-                left.append(application)
-        await asyncio.gather(*left, return_exceptions=True)
+                yield application
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if scope["type"] != "websocket":
@@ -189,6 +213,20 @@ def check_hooks() -> None:
             f"The installed Daphne, Twisted or Autobahn has no {', '.join(missing)}. "
             "Install the versions of requirements.txt."
         )
+
+
+def _exit_in_time(before: Any, number: int, frame: Any) -> None:
+    """Handler of the signals that end the process: does what was done before, and sees to it that it ends."""
+    timer = threading.Timer(settings.DRAIN_S + EXIT_S, _exit_now)
+    timer.daemon = True
+    timer.start()
+    before(number, frame)
+
+
+def _exit_now() -> None:
+    logger.error("The process did not end within %.0f s of the signal; leaving what hangs.", settings.DRAIN_S + EXIT_S)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _raise_open_files() -> None:

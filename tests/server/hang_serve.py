@@ -1,0 +1,29 @@
+"""`manage.py serve` that can be made to hang: `python -m tests.server.hang_serve --port N`.
+
+SIGUSR1: the event loop hangs. SIGUSR2: a thread hangs that Python waits for at its end.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import django
+from django.core.management import execute_from_command_line
+
+HANG_S = 120
+
+pool = ThreadPoolExecutor(1)
+
+
+def main() -> None:
+    django.setup()
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(HANG_S))
+    signal.signal(signal.SIGUSR2, lambda *_: pool.submit(time.sleep, HANG_S))
+    execute_from_command_line(["manage.py", "serve", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
