@@ -105,6 +105,10 @@ def _hub(name: str) -> Read:
     return _one(lambda worker: worker.hub.counts.get(name, 0))
 
 
+def _signals(name: str) -> Read:
+    return _one(lambda worker: worker.signalling.counts[name])
+
+
 def _backplane(name: str) -> Read:
     return _one(lambda worker: worker.backplane.counts[name])
 
@@ -538,6 +542,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     # -- delivery -----------------------------------------------------------------------------------------------------
     Metric(
+        "seriatim_messages_passed_total",
+        "counter",
+        (),
+        "Messages of channels with subscribers here, each counted once.",
+        "The next one divided by it says how many subscribers a message has.",
+        _hub("delivered"),
+    ),
+    Metric(
         "seriatim_messages_delivered_total",
         "counter",
         (),
@@ -604,12 +616,34 @@ METRICS: Final[tuple[Metric, ...]] = (
         _hub("conflated"),
     ),
     Metric(
-        "seriatim_signals_dropped_total",
+        "seriatim_signals_passed_total",
         "counter",
         (),
-        "Signals that were not passed on, under pressure.",
-        "They promise nothing else; see the shedding step.",
-        _one(lambda worker: worker.signalling.counts["dropped"] + worker.backplane.counts["signals_dropped"]),
+        "Signals that were passed on to subscribers here.",
+        "",
+        _signals("passed"),
+    ),
+    Metric(
+        "seriatim_signals_delivered_total",
+        "counter",
+        (),
+        "Signals written to subscribers: one that 500 get counts 500 times.",
+        "More than messages by far: clients signal too often; a namespace limits their rate.",
+        _signals("written"),
+    ),
+    Metric(
+        "seriatim_signals_dropped_total",
+        "counter",
+        ("where",),
+        "Signals that were not passed on, under pressure: by this `worker` to its subscribers, or over the `backplane` "
+        "to other workers.",
+        "They promise nothing else. Steadily: see the shedding step, and the channel layer.",
+        _by(
+            lambda worker: {
+                "worker": worker.signalling.counts["dropped"],
+                "backplane": worker.backplane.counts["signals_dropped"],
+            }
+        ),
     ),
     Metric(
         "seriatim_gaps_told_total",
@@ -683,6 +717,15 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Channels that a sweep found further than this worker knew (`behind`), or in another `epoch`.",
         "`behind` includes what was on its way. A high share: announcements do not arrive.",
         _by(lambda worker: {"behind": worker.hub.counts["swept_behind"], "epoch": worker.hub.counts["swept_epochs"]}),
+    ),
+    Metric(
+        "seriatim_logs_fallen_total",
+        "counter",
+        (),
+        "Followed logs whose head was lower than what had been heard of it.",
+        "Above 0: an older copy of the database was put in its place. Logs get new epochs, and clients are told; see "
+        "[restoring](../how-to/restore.md).",
+        _hub("fallen"),
     ),
     Metric(
         "seriatim_block_cache_bytes",
@@ -766,6 +809,22 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Announcements that the full queue reduced to a head; the others read the log.",
         "The channel layer is slower than publishing.",
         _backplane("shrunk"),
+    ),
+    Metric(
+        "seriatim_backplane_signals_sent_total",
+        "counter",
+        (),
+        "Signals sent to other workers.",
+        "",
+        _backplane("signals_sent"),
+    ),
+    Metric(
+        "seriatim_backplane_signals_heard_total",
+        "counter",
+        (),
+        "Signals of other workers that were heard.",
+        "",
+        _backplane("signals_heard"),
     ),
     Metric(
         "seriatim_backplane_waiting",

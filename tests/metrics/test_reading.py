@@ -84,9 +84,39 @@ async def test_what_can_happen_is_there_before_it_does() -> None:
         ("seriatim_shedding_rises_total", "conflate"),
         ("seriatim_attachments", "waiting_socket"),
         ("seriatim_conflated_messages_total",),
-        ("seriatim_signals_dropped_total",),
+        ("seriatim_signals_dropped_total", "backplane"),
     ):
         assert tuple(labels) in series[name], name
+
+
+async def test_whatever_is_counted_can_be_read() -> None:
+    """A count that somebody adds belongs into the table, too."""
+    running = worker.ensure()
+    expected: dict[str, float] = {}
+    for owner in (running.hub, running.backplane, running.signalling):
+        for name in owner.counts:
+            owner.counts[name] = int(1e9) + len(expected)
+            expected[f"{type(owner).__name__}.{name}"] = owner.counts[name]
+    for name in running.counts.__slots__:
+        if isinstance(getattr(running.counts, name), int):
+            setattr(running.counts, name, int(2e9) + len(expected))
+            expected[name] = getattr(running.counts, name)
+    # One number in two halves: what the hub broadcast, and what single connections got.
+    expected["bytes_out"] += expected.pop("Hub.bytes")
+    read = [value for series in metrics.read(running).series.values() for _, value in series]
+    assert {name for name, value in expected.items() if value not in read} == set()
+
+
+async def test_signals_are_counted_for_each_who_gets_them() -> None:
+    async with connected() as ana, connected(text=token("bo")) as bo:
+        for peer in (ana, bo):
+            await peer.request("attach", channel=ROOM)
+        numbers = Numbers()
+        await ana.send({"type": "signal", "channel": ROOM, "event": "typing"})
+        await bo.read(type="signal")
+    assert numbers.grew("seriatim_signals_passed_total") == 1
+    assert numbers.grew("seriatim_signals_delivered_total") == 1
+    assert numbers.grew("seriatim_messages_delivered_total") == 0
 
 
 async def test_connections_are_counted_as_they_come_and_go() -> None:
