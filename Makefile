@@ -36,7 +36,7 @@ test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
 	@echo "== All tests, on SQLite =="
 	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile
 
-torture: ## kill a server and cut its links for a minute, then count every message (TORTURE="--seed 7 --database postgres")
+torture: ## kill a server and cut its links for a minute, then count every message (TORTURE="--seed 7 --workers 3")
 	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
 	@$(VENV)/python -m tests.e2e.torture $(TORTURE)
 

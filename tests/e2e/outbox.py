@@ -33,7 +33,7 @@ ROLLED_BACK = "rnf"
 SETTLE_S = 60.0
 STARTS = 10
 LEAST_RELAYS = 3
-ONE_OF_SEVERAL = 0.8
+ONE_OF_SEVERAL = 0.7
 """How often one worker is killed instead of all with their supervisor."""
 
 
