@@ -33,6 +33,8 @@ _MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 _NOBODY = 65534
 _START_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 20
+# A restore waits for locks of others.
+_TOOL_TIMEOUT_S = 300
 
 
 class ServerError(Exception):
@@ -196,23 +198,17 @@ class Postgres(Server):
     name = "postgres"
 
     def prepare(self) -> None:
+        self.adopt()
+        self.run_tool(
+            *("initdb", "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust"),
+            *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
+        )
+
+    def adopt(self) -> None:
+        """Find the programs, and give the folder to the server's user."""
         self._binaries = self._enterable_binaries()
         if self._user is not None:
             os.chown(self.folder, self._user, self._user)
-        completed = subprocess.run(
-            [
-                *(str(self._binaries / "initdb"), "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust"),
-                *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.folder,
-            env=self.environment(),
-            check=False,
-            **_as(self._user),
-        )
-        if completed.returncode != 0:
-            raise ServerError(f"initdb failed.\n{completed.stdout.decode(errors='replace')}")
 
     def command(self) -> list[str]:
         options = {
@@ -241,9 +237,25 @@ class Postgres(Server):
         """`DATABASE_URL` of the database that always exists."""
         return self._url("postgres")
 
-    def tool(self, name: str) -> str:
-        """The path of a program that came with it: psql, pg_dump, pg_restore, pg_basebackup, …"""
-        return str(self._binaries / name)
+    def run_tool(self, tool: str, *arguments: str, given: str | None = None) -> str:
+        """Run a program that came with the server (psql, pg_dump, pg_basebackup, …), as its user; returns its output.
+
+        Raises `ServerError` with what it complained of.
+        """
+        completed = subprocess.run(
+            [str(self._binaries / tool), *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.environment(),
+            check=False,
+            timeout=_TOOL_TIMEOUT_S,
+            **_as(self._user),
+        )
+        if completed.returncode != 0:
+            raise ServerError(f"{tool} failed.\n{completed.stdout}{completed.stderr}")
+        return completed.stdout
 
     def create_database(self, name: str) -> str:
         """Make an empty database and return its `DATABASE_URL`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -16,9 +17,8 @@ from typing import Any
 import psycopg
 
 from tests.conftest import aeventually
-from tests.e2e.processes import ServerProcess
 from tests.e2e.wire import RawSocket, Talker, connect, talker, token
-from tests.servers import Postgres, Site
+from tests.servers import Postgres, ServerError, Site
 
 LIMIT_S = 30.0
 """Of every wait: the machine may be slow, a promise is not measured here."""
@@ -157,6 +157,8 @@ class Speaker:
         self.name = name
         self.socket: Talker | None = None
         self.ref = 0
+        self.refusals = 0
+        """Answers `unavailable`."""
 
     async def begin(self, port: int) -> None:
         self.socket = await talker(port, token(self.name))
@@ -180,6 +182,7 @@ class Speaker:
                 return
             if answer["code"] != "unavailable":
                 raise AssertionError(answer)
+            self.refusals += 1
             await asyncio.sleep(0.5)
         raise AssertionError(f"{mid} could not be published")
 
@@ -202,19 +205,10 @@ def publish_without_worker(site: Site, ledger: Ledger, channel: str, *mids: str)
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
-def run_tool(server: Postgres, tool: str, *arguments: str, given: str | None = None) -> str:
-    """One of PostgreSQL's own programs, of the same version as the server."""
-    done = subprocess.run(
-        [server.tool(tool), *arguments], input=given, capture_output=True, text=True, check=False, timeout=120
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"{tool} {' '.join(arguments)}: {done.stderr}")
-    return done.stdout
-
-
-def dump(server: Postgres, url: str, folder: Path) -> Path:
-    path = folder / "dump"
-    run_tool(server, "pg_dump", "--format=custom", f"--file={path}", url)
+def dump(server: Postgres, url: str) -> Path:
+    """In a folder that the server's user may write."""
+    path = server.folder / f"{url.rpartition('/')[2]}.dump"
+    server.run_tool("pg_dump", "--format=custom", f"--file={path}", url)
     return path
 
 
@@ -241,7 +235,7 @@ def restore_some_rows(server: Postgres, url: str, path: Path) -> None:
 def _restore_rows(server: Postgres, url: str, path: Path, tables: tuple[str, ...]) -> None:
     script = ["BEGIN;", f"TRUNCATE {', '.join(f'realtime_{table}' for table in tables)} CASCADE;"]
     for table in tables:
-        script.append(run_tool(server, "pg_restore", "--data-only", f"--table=realtime_{table}", "--file=-", str(path)))
+        script.append(server.run_tool("pg_restore", "--data-only", f"--table=realtime_{table}", "--file=-", str(path)))
         script.append("RESET search_path;")
     _repeat(server, "psql", "--set=ON_ERROR_STOP=1", "--quiet", url, given="\n".join([*script, "COMMIT;"]))
 
@@ -250,9 +244,9 @@ def _repeat(server: Postgres, tool: str, *arguments: str, given: str | None = No
     """A restore under running workers may be the one that PostgreSQL ends in a deadlock."""
     for attempt in range(5):
         try:
-            run_tool(server, tool, *arguments, given=given)
+            server.run_tool(tool, *arguments, given=given)
             return
-        except AssertionError as error:
+        except ServerError as error:
             if "deadlock" not in str(error) or attempt == 4:
                 raise
 
@@ -262,6 +256,28 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement).fetchall()
 
 
-def started(site: ServerProcess) -> ServerProcess:
-    site.start()
-    return site
+class Standby(Postgres):
+    """A replica of `primary`, as far as it has come when it is stopped; it may take over its port."""
+
+    name = "standby"
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def prepare(self) -> None:
+        self.adopt()
+        self.run_tool(
+            *("pg_basebackup", "--host=127.0.0.1", f"--port={self._primary.port}", "--username=postgres"),
+            *(f"--pgdata={self.folder / 'data'}", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+        )
+
+
+def copy_disk(server: Postgres, target: Path) -> None:
+    """The whole data directory of a server that is stopped."""
+    subprocess.run(["cp", "-a", str(server.folder / "data"), str(target)], check=True)
+
+
+def turn_disk_back(server: Postgres, source: Path) -> None:
+    shutil.rmtree(server.folder / "data")
+    subprocess.run(["cp", "-a", str(source), str(server.folder / "data")], check=True)

@@ -485,6 +485,16 @@ def restores_untold() -> None:
     _spoil(Hub, "_doubt", lambda real: lambda self, followed: None)
 
 
+@mutant
+def disks_forgotten() -> None:
+    """Workers do not remember how long the server's log was, nor mind a head that fell."""
+    from realtime.hub import Hub
+    from realtime.log import incarnation
+
+    incarnation._Memory.is_told = False
+    _spoil(Hub, "_doubt", lambda real: lambda self, followed: None)
+
+
 def main() -> None:
     name, arguments = sys.argv[1], sys.argv[2:]
     django.setup()

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from tests.e2e.back import (
     LIMIT_S,
     Ledger,
     Speaker,
+    Standby,
     Watcher,
+    copy_disk,
     dump,
     publish_without_worker,
     query,
@@ -23,6 +26,7 @@ from tests.e2e.back import (
     restore_clean_in_steps,
     restore_rows,
     restore_some_rows,
+    turn_disk_back,
 )
 from tests.e2e.processes import ServerProcess
 from tests.servers import Postgres
@@ -40,9 +44,8 @@ def mids(prefix: str, count: int) -> list[str]:
 class Scene:
     """Two workers on one database, watchers of all kinds on both, and a speaker."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.folder = folder
         self.ledger = Ledger()
         self.servers: list[ServerProcess] = []
         self.watchers: list[Watcher] = []
@@ -63,12 +66,34 @@ class Scene:
                     self.watchers.append(watcher)
                     await watcher.begin(server.port, {"rewind": 3})
 
-    async def grow(self) -> None:
-        """Messages that the dump will not have; everybody hears of them, as far as his window lets him."""
+    async def grow(self) -> dict[str, str]:
+        """Messages that the database will not have again; everybody hears of them, as far as his window lets him.
+
+        Returns the epochs of now.
+        """
         await self.speaker.publish(LIVE, *mids("lost", 15))
         await self.speaker.publish(QUIET, *mids("quietlost", 5))
         for watcher in self.watchers:
             await watcher.until("lost14" if watcher.channel == LIVE else "quietlost4")
+        return {channel: self.ledger.epochs[channel][0] for channel in (LIVE, QUIET)}
+
+    async def looked(self) -> None:
+        """Until each worker has looked at the database again."""
+        seen: set[int] = set()
+        (begun,) = query(self.url, "SELECT now()")[0]
+
+        def look() -> bool:
+            seen.update(
+                pid
+                for (pid,) in query(
+                    self.url,
+                    "SELECT client_port FROM pg_stat_activity WHERE query LIKE '%pg_current_wal_flush_lsn%'"
+                    f" AND pid <> pg_backend_pid() AND query_start > '{begun}'",
+                )
+            )
+            return len(seen) >= len(self.servers)
+
+        await aeventually(look, LIMIT_S)
 
     async def settle(self, epochs: dict[str, str], last: str) -> None:
         """Everybody is told, and has everything that there is."""
@@ -81,15 +106,16 @@ class Scene:
         for watcher in self.watchers:
             watcher.end()
         self.speaker.end()
-        for server in self.servers:
+        servers, self.servers = self.servers, []
+        for server in servers:
             with contextlib.suppress(ProcessLookupError):
                 server.signal(signal.SIGCONT)
             server.close()
 
 
 @contextlib.asynccontextmanager
-async def scene(server: Postgres, name: str, folder: Path, mutant: str | None = None) -> AsyncIterator[Scene]:
-    stage = Scene(server.create_database(name), folder)
+async def scene(server: Postgres, name: str, mutant: str | None = None) -> AsyncIterator[Scene]:
+    stage = Scene(server.create_database(name))
     try:
         await stage.begin(mutant)
         yield stage
@@ -106,9 +132,8 @@ async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) 
 
     Returns the epochs of before.
     """
-    path = await asyncio.to_thread(dump, server, stage.url, stage.folder)
-    await stage.grow()
-    epochs = {channel: stage.ledger.epochs[channel][0] for channel in (LIVE, QUIET)}
+    path = await asyncio.to_thread(dump, server, stage.url)
+    epochs = await stage.grow()
     if first == "stopped":
         stage.servers[0].signal(signal.SIGSTOP)
     await asyncio.to_thread(restore, server, stage.url, path)
@@ -120,12 +145,21 @@ async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) 
     return epochs
 
 
-@pytest.mark.parametrize("first", ["worker", "process", "stopped"])
-@pytest.mark.parametrize("restore", RESTORES, ids=lambda restore: restore.__name__)
-async def test_a_dump_restored_under_live_clients(
-    postgres_server: Postgres, tmp_path: Path, restore: Restore, first: str
-) -> None:
-    async with scene(postgres_server, f"back_{restore.__name__}_{first}", tmp_path) as stage:
+def _combined() -> list[Any]:
+    """All ways, with all who may publish first; some of it only with -m slow."""
+    quick = {"worker": RESTORES, "process": [restore_rows, restore_some_rows], "stopped": [restore_clean, restore_rows]}
+    return [
+        pytest.param(
+            restore, first, id=f"{restore.__name__}-{first}", marks=[] if restore in some else pytest.mark.slow
+        )
+        for first, some in quick.items()
+        for restore in RESTORES
+    ]
+
+
+@pytest.mark.parametrize(("restore", "first"), _combined())
+async def test_a_dump_restored_under_live_clients(postgres_server: Postgres, restore: Restore, first: str) -> None:
+    async with scene(postgres_server, f"back_{restore.__name__}_{first}") as stage:
         epochs = await go_back(stage, postgres_server, restore, first)
         await stage.settle(epochs, "after9")
         assert stage.ledger.faults == []
@@ -170,14 +204,87 @@ async def check_old_positions(stage: Scene, epochs: dict[str, str]) -> None:
         again.end()
 
 
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_changes_when_the_server_stops_or_crashes(own_postgres_server: Postgres) -> None:
+    async with scene(own_postgres_server, "restarted") as stage:
+        for turn, end in enumerate((own_postgres_server.stop, own_postgres_server.kill)):
+            await asyncio.to_thread(end)
+            await asyncio.to_thread(own_postgres_server.start)
+            await stage.speaker.publish(LIVE, *mids(f"again{turn}-", 3))
+        for watcher in stage.watchers:
+            if watcher.channel == LIVE:
+                await watcher.until("again1-2")
+            assert (watcher.told, watcher.skipped) == ([], [])
+        assert all(len(epochs) == 1 for epochs in stage.ledger.epochs.values())
+        assert stage.ledger.faults == []
+
+
+async def test_a_replica_that_takes_over_without_the_last_commits(own_postgres_server: Postgres) -> None:
+    async with scene(own_postgres_server, "promoted") as stage:
+        with Standby(own_postgres_server) as standby:
+            at_standby = stage.url.replace(str(own_postgres_server.port), str(standby.port))
+            await aeventually(
+                lambda: query(at_standby, "SELECT count(*) FROM realtime_message") == [(25,)], LIMIT_S, every_s=0.1
+            )
+            await asyncio.to_thread(standby.stop)
+            epochs = await stage.grow()
+            await asyncio.to_thread(own_postgres_server.kill)
+            standby.port = own_postgres_server.port
+            await asyncio.to_thread(standby.start)
+            # Workers find it before it takes over, and can write nothing.
+            publishing = asyncio.ensure_future(stage.speaker.publish(LIVE, *mids("after", 10)))
+            await aeventually(lambda: stage.speaker.refusals, LIMIT_S)
+            assert query(stage.url, "SELECT pg_promote()") == [(True,)]
+            await publishing
+            await stage.settle(epochs, "after9")
+            assert stage.ledger.faults == []
+            check_epochs(stage, epochs, once=True)
+            await check_old_positions(stage, epochs)
+            stage.end()
+
+
+async def turn_back(stage: Scene, server: Postgres, folder: Path, *, looked: bool = True) -> dict[str, str]:
+    """Copy the disk, grow, put the copy in its place when workers have `looked`, and publish again.
+
+    Returns the epochs of before.
+    """
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(copy_disk, server, folder / "disk")
+    await asyncio.to_thread(server.start)
+    epochs = await stage.grow()
+    if looked:
+        await stage.looked()
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(turn_disk_back, server, folder / "disk")
+    await asyncio.to_thread(server.start)
+    await stage.speaker.publish(LIVE, *mids("after", 10))
+    return epochs
+
+
+async def test_a_disk_that_was_turned_back_under_running_workers(own_postgres_server: Postgres, tmp_path: Path) -> None:
+    """Nothing in the database tells of it, so that whoever remembers nothing cannot know. Workers do."""
+    async with scene(own_postgres_server, "disk") as stage:
+        epochs = await turn_back(stage, own_postgres_server, tmp_path)
+        await stage.settle(epochs, "after9")
+        assert stage.ledger.faults == []
+        check_epochs(stage, epochs, once=True)
+        await check_old_positions(stage, epochs)
+
+
 # -- mutants: each must be caught -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("restore", RESTORES, ids=lambda restore: restore.__name__)
-async def test_a_restore_that_nobody_notices_is_noticed_here(
-    postgres_server: Postgres, tmp_path: Path, restore: Restore
-) -> None:
-    async with scene(postgres_server, f"mutant_{restore.__name__}", tmp_path, "restores-unnoticed") as stage:
+@pytest.mark.parametrize(
+    "restore",
+    [
+        pytest.param(restore, id=restore.__name__, marks=[] if restore is restore_rows else pytest.mark.slow)
+        for restore in RESTORES
+    ],
+)
+async def test_a_restore_that_nobody_notices_is_noticed_here(postgres_server: Postgres, restore: Restore) -> None:
+    async with scene(postgres_server, f"mutant_{restore.__name__}", "restores-unnoticed") as stage:
         epochs = await go_back(stage, postgres_server, restore, "worker")
         # The publisher alone has heard two messages at one position.
         assert [
@@ -185,11 +292,19 @@ async def test_a_restore_that_nobody_notices_is_noticed_here(
         ]
 
 
-async def test_a_restore_that_is_not_told_is_noticed_here(postgres_server: Postgres, tmp_path: Path) -> None:
-    async with scene(postgres_server, "mutant_untold", tmp_path, "restores-untold") as stage:
+@pytest.mark.slow
+async def test_a_restore_that_is_not_told_is_noticed_here(postgres_server: Postgres) -> None:
+    async with scene(postgres_server, "mutant_untold", "restores-untold") as stage:
         epochs = await go_back(stage, postgres_server, restore_clean, "worker")
         live = [watcher for watcher in stage.watchers if watcher.channel == LIVE]
         for watcher in live:
             await watcher.until_told(epochs[LIVE])
         assert stage.ledger.faults == []
         assert {watcher.epoch for watcher in stage.watchers if watcher not in live} == {epochs[QUIET]}
+
+
+@pytest.mark.slow
+async def test_a_disk_that_nobody_remembers_is_noticed_here(own_postgres_server: Postgres, tmp_path: Path) -> None:
+    async with scene(own_postgres_server, "forgotten", "disks-forgotten") as stage:
+        epochs = await turn_back(stage, own_postgres_server, tmp_path, looked=False)
+        assert f"speaker: {LIVE} {epochs[LIVE]}.21 is after0, and was lost0" in stage.ledger.faults

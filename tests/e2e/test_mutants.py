@@ -54,7 +54,7 @@ BREAKS_OF_SEVERAL = {
 QUICK = ("sweep-off", "log-dedupe-off", "window-plus-one", "outbox-relayed-backwards", "supervisor-restarts-nobody")
 CONTROLS = {"announcements-lost"}
 """Not wrong: it must pass, see test_torture."""
-ELSEWHERE = {"never-suspicious", "restores-unnoticed", "restores-untold"}
+ELSEWHERE = {"never-suspicious", "restores-unnoticed", "restores-untold", "disks-forgotten"}
 """Caught in test_news and test_back_in_time."""
 
 PLAN = Plan(seconds=6, seed=5, subscribers=12, rate=150, kill_every_s=3, settle_s=4, minima={})
