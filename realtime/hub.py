@@ -30,14 +30,15 @@ from typing import Any, Protocol
 
 from realtime.counting import SECONDS, Histogram
 from realtime.cursors import CursorKey, Opened, Position
-from realtime.delivery import recovery
-from realtime.delivery.blocks import BlockCache, Encoding, size_bytes
+from realtime.delivery import conflation, recovery
+from realtime.delivery.blocks import Block, BlockCache, Encoding, size_bytes
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.recovery import Bounds, Plan, Skip
 from realtime.delivery.signals import SignalQueue
 from realtime.delivery.window import UNBOUNDED, Acked, Window
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
+from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
@@ -70,6 +71,14 @@ ANEW_MOST_S = 1.0
 
 RETRY_S = 0.25
 """Pause before a failed read is asked again."""
+
+CONFLATE_LOOK_MOST = 1024
+"""Messages that one step looks at for the newest of each key, a tenth of a millisecond's work. Who is further behind is
+given the newest of each key as the log keeps them."""
+
+CONFLATED_EVERY_S = 0.25
+"""How often conflatable channels are served while the worker has too much to do: a picture that moves, at four a
+second."""
 
 
 _BlockKey = tuple[tuple[int | None, str | None], int]
@@ -151,6 +160,21 @@ class Cursors(Protocol):
     def store(self) -> None: ...
 
 
+class Overflow(Enum):
+    """What happens in a channel to those who fall behind."""
+
+    HOLD = "hold"
+    """They get everything, when they can take it."""
+    CONFLATE = "conflate"
+    """They go on with the newest of each key."""
+    CONFLATE_ALL = "conflate all"
+    """The worker has too much to do: everybody does, some times a second."""
+
+
+def _hold(channel: ChannelName) -> Overflow:
+    return Overflow.HOLD
+
+
 @dataclass(frozen=True, slots=True)
 class HubSettings:
     """Times in seconds, sizes in bytes; the defaults and their reasons are in realtime.conf."""
@@ -215,7 +239,9 @@ class Subscriber:
         "queued",
         "signals",
         "sink",
+        "slow",
         "snapshot",
+        "whole_through",
         "window",
     )
 
@@ -237,6 +263,10 @@ class Subscriber:
         self.snapshot: deque[str] | None = None
         self.signals: SignalQueue | None = None
         """Kept by `realtime.signalling` while its sink is congested."""
+        self.slow = False
+        """It had to wait for an ack or for its socket since it was level last."""
+        self.whole_through = 0
+        """Nothing is conflated through this serial: what it asked for is history."""
 
     def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
         """The `attached` frame; the caller adds `ref` when it answers a request."""
@@ -346,6 +376,7 @@ class Followed:
         "channel_id",
         "early",
         "epoch",
+        "gathered",
         "hole_timer",
         "ledger",
         "ledger_first",
@@ -372,6 +403,8 @@ class Followed:
         self.ledger_first = 1
         self.early: list[News] = []
         """News heard before the log was read."""
+        self.gathered: list[Subscriber] = []
+        """Who waits for the next serving, while everybody is conflated."""
         self.hole_timer: Timer | None = None
         self.linger_timer: Timer | None = None
 
@@ -417,13 +450,21 @@ class Hub:
     """Order, holes, fan-out and catching up for one worker. Every method runs on the loop's thread."""
 
     def __init__(
-        self, loop: Loop, reader: Reader, following: Following, cursors: Cursors, settings: HubSettings
+        self,
+        loop: Loop,
+        reader: Reader,
+        following: Following,
+        cursors: Cursors,
+        settings: HubSettings,
+        overflow: Callable[[ChannelName], Overflow] = _hold,
     ) -> None:
+        """`overflow` is asked whenever it matters, so that an operator's change holds at once."""
         self._loop = loop
         self._reader = reader
         self._following = following
         self._cursors = cursors
         self._settings = settings
+        self._overflow = overflow
         self._channels: dict[ChannelName, Followed] = {}
         self._blocks = BlockCache(settings.cache_bytes, settings.block_messages)
         self._loading: dict[tuple[object, int], list[Subscriber]] = {}
@@ -453,6 +494,7 @@ class Hub:
             "swept_behind": 0,
             "swept_epochs": 0,
             "fallen": 0,
+            "conflated": 0,
         }
         """Totals since start, for metrics and for tests that must know that a fault really hit."""
         self.skips: defaultdict[str, int] = defaultdict(int)
@@ -486,6 +528,10 @@ class Hub:
         """Starts delivery, after the client was told."""
         if subscriber.mode is Mode.JOINING:
             subscriber.mode = Mode.BEHIND
+            order, asked = subscriber.followed.order, subscriber.attaching.position
+            if order is not None and isinstance(asked, positions.Resume | positions.Cursor):
+                # It was away for longer than its window holds: no better than one that was slow.
+                subscriber.slow = 0 < subscriber.window.size < order.position - subscriber.position
             self._step(subscriber)
 
     def detach(self, subscriber: Subscriber) -> None:
@@ -527,7 +573,7 @@ class Hub:
         """Its sink is congested: leaves the level set until `drained`."""
         if subscriber.mode is Mode.LEVEL:
             self._leave_level(subscriber)
-            subscriber.mode = Mode.WAITING
+            self._wait(subscriber)
 
     def drained(self, subscriber: Subscriber) -> None:
         """Its sink takes frames again."""
@@ -797,6 +843,8 @@ class Hub:
             self._reader.state(subscriber.followed.name, lambda state: self._plan(subscriber, state, done))
             return
         subscriber.position = plan.serial
+        if isinstance(subscriber.attaching.position, positions.Start | positions.Rewind | positions.Since):
+            subscriber.whole_through = bounds.head
         subscriber.window = Window(subscriber.attaching.window, self._settings.window_bytes, plan.serial)
         frame = subscriber.attached_frame(bounds.epoch, plan.serial, bounds.head, plan.resumed)
         skipped = None if plan.skip is None else self._skipped_frame(subscriber.followed.name, bounds.epoch, plan.skip)
@@ -879,6 +927,7 @@ class Hub:
             if subscriber.mode is Mode.JOINING:
                 continue
             subscriber.position = plan.serial
+            subscriber.whole_through = 0
             subscriber.snapshot = None
             subscriber.window.restart(plan.serial)
             self._note(subscriber, plan.serial)
@@ -1003,6 +1052,8 @@ class Hub:
         followed.record(sizes)
         self._blocks.add(followed.log_key, first, frames)
         self.counts["delivered"] += len(frames)
+        if followed.levels and self._overflow(followed.name) is Overflow.CONFLATE_ALL:
+            self._gather(followed)
         parts = _parts(frames, sizes)
         for levels in list(followed.levels.values()):
             payloads: list[object] = []
@@ -1087,7 +1138,8 @@ class Hub:
     def _unite(self, followed: Followed, level: Level) -> None:
         """Moves the members of a small level set to another at the same position: one set costs less than two."""
         most = self._settings.writes_a_turn
-        if len(level.members) > most // 2:
+        if not level.members or len(level.members) > most // 2:
+            # All have fallen behind, so the set is gone already; or it is large enough.
             return
         for other in followed.levels.get(level.encoding, ()):
             fits = len(other.members) + len(level.members) <= most
@@ -1131,6 +1183,7 @@ class Hub:
         subscriber.byte_limit = level.bytes_sent + window.room_bytes if window.size else UNBOUNDED
         level.add(subscriber)
         subscriber.mode = Mode.LEVEL
+        subscriber.slow = False
 
     # ------------------------------------------------------------------ catching up
 
@@ -1159,7 +1212,7 @@ class Hub:
         order = followed.order
         assert order is not None
         if subscriber.sink.congested:
-            subscriber.mode = Mode.WAITING
+            self._wait(subscriber)
             return
         if subscriber.snapshot is not None:
             self._send_snapshot(subscriber)
@@ -1170,7 +1223,7 @@ class Hub:
             followed.ahead.add(subscriber)
             return
         if not subscriber.window.open:
-            subscriber.mode = Mode.WAITING
+            self._wait(subscriber)
             return
         if position == order.position:
             self._enter_level(subscriber)
@@ -1186,6 +1239,9 @@ class Hub:
             subscriber.window.skip_to(skip.last)
             self._note(subscriber, skip.last)
             self._schedule(subscriber)
+            return
+        if self._conflates(subscriber):
+            self._conflate(subscriber, order.position)
             return
         block = self._blocks.find(followed.log_key, position + 1)
         if block is None:
@@ -1203,6 +1259,120 @@ class Hub:
         self.counts["payloads"] += 1
         self.counts["sent"] += end - start
         self._schedule(subscriber)
+
+    @staticmethod
+    def _wait(subscriber: Subscriber) -> None:
+        """Until it acks or drains."""
+        subscriber.mode = Mode.WAITING
+        subscriber.slow = True
+
+    # ------------------------------------------------------------------ conflation
+
+    def _conflates(self, subscriber: Subscriber) -> bool:
+        """Whether something is to be left out for it."""
+        followed, position = subscriber.followed, subscriber.position
+        assert followed.order is not None
+        if followed.order.position - position < 2 or position < subscriber.whole_through:
+            return False
+        overflow = self._overflow(followed.name)
+        return overflow is Overflow.CONFLATE_ALL or (overflow is Overflow.CONFLATE and subscriber.slow)
+
+    def _conflate(self, subscriber: Subscriber, last: int) -> None:
+        """Goes on with the newest of each key through `last`."""
+        followed, first = subscriber.followed, subscriber.position + 1
+        blocks = self._blocks_of(followed, first, last) if last - first < CONFLATE_LOOK_MOST else None
+        if blocks is None:
+            assert followed.channel_id is not None
+            self._reader.snapshot(
+                followed.channel_id,
+                subscriber.attaching.key_limit,
+                lambda found: self._conflate_by_log(subscriber, first - 1, found),
+            )
+            return
+        keys: list[str | None] = []
+        frames: list[str] = []
+        for block in blocks:
+            start, end = max(first, block.first) - block.first, min(last + 1, block.next) - block.first
+            keys += block.keys(start, end)
+            frames += block.frames[start:end]
+        self._send_newest(subscriber, {first + index: frames[index] for index in conflation.newest(keys)}, last)
+
+    def _blocks_of(self, followed: Followed, first: int, last: int) -> list[Block] | None:
+        """The blocks in memory that hold all of these serials, or None."""
+        blocks: list[Block] = []
+        while first <= last:
+            block = self._blocks.find(followed.log_key, first)
+            if block is None:
+                return None
+            blocks.append(block)
+            first = block.next
+        return blocks
+
+    def _conflate_by_log(
+        self, subscriber: Subscriber, position: int, found: tuple[LogState, list[tuple[int, str]]] | None
+    ) -> None:
+        """The newest of each key, as the log has them; the newest message of all is read on to as ever."""
+        followed = subscriber.followed
+        if subscriber.mode is not Mode.BEHIND or subscriber.position != position or followed.order is None:
+            return
+        if found is None:
+            self._loop.call_later(RETRY_S, self._schedule, subscriber)
+            return
+        state, rows = found
+        if state.epoch != followed.epoch:
+            self._ask(followed)
+            self._loop.call_later(self._settings.hold_s, self._schedule, subscriber)
+            return
+        last = min(state.head, followed.order.position)
+        frames = {serial: frame for serial, frame in rows if position < serial <= last}
+        if last not in frames:
+            last -= 1
+        if not subscriber.sink.congested and last > position:
+            self._send_newest(subscriber, frames, last)
+        else:
+            self._schedule(subscriber)
+
+    def _send_newest(self, subscriber: Subscriber, frames: dict[int, str], last: int) -> None:
+        """Sends frames by serial, as many as the window has room for, and says what is left out before each and behind
+        them through `last`."""
+        followed, window = subscriber.followed, subscriber.window
+        room, room_bytes = window.limit - window.sent, min(window.room_bytes, WRITE_BYTES_MOST)
+        texts: list[str] = []
+        for skip, serial in conflation.gaps(subscriber.position, frames, last):
+            if room <= 0 or room_bytes <= 0:
+                break
+            if skip is not None and skip.last is not None:
+                self.counts["conflated"] += skip.last - subscriber.position
+                texts.append(encode(self._skipped_frame(followed.name, followed.epoch, skip)))
+                window.pass_over(skip.last)
+                subscriber.position = skip.last
+            if serial is not None:
+                texts.append(frames[serial])
+                size = size_bytes(frames[serial])
+                window.sent_through(serial, array("I", [size]))
+                subscriber.position = serial
+                room, room_bytes = room - 1, room_bytes - size
+                self.counts["sent"] += 1
+        subscriber.sink.write(subscriber.sink.encoding.encode(texts))
+        self.counts["payloads"] += 1
+        self._schedule(subscriber)
+
+    def _gather(self, followed: Followed) -> None:
+        """Takes everybody out of the level sets until the next serving."""
+        for levels in list(followed.levels.values()):
+            for level in list(levels):
+                for subscriber in list(level.members):
+                    self._leave_level(subscriber)
+                    subscriber.mode = Mode.BEHIND
+                    if not followed.gathered:
+                        self._loop.call_later(CONFLATED_EVERY_S, self._serve_gathered, followed)
+                    followed.gathered.append(subscriber)
+
+    def _serve_gathered(self, followed: Followed) -> None:
+        gathered, followed.gathered = followed.gathered, []
+        self._schedule_all(gathered)
+
+    # ------------------------------------------------------------------ reading
 
     def _send_snapshot(self, subscriber: Subscriber) -> None:
         snapshot = subscriber.snapshot

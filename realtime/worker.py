@@ -26,7 +26,7 @@ from realtime.counting import Counts, LoopLag
 from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.signals import Signal
-from realtime.hub import Hub, HubSettings, Sink
+from realtime.hub import Hub, HubSettings, Overflow, Sink
 from realtime.layers import shards
 from realtime.load import Load, Measurements
 from realtime.log import incarnation, intake, outbox, retention
@@ -34,7 +34,7 @@ from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName
+from realtime.protocol.names import ChannelName, namespace_of
 from realtime.signalling import Signalling
 from realtime.tokens import SessionEnd
 
@@ -133,6 +133,7 @@ class Worker:
                 block_messages=settings.BLOCK_MESSAGES,
                 cache_bytes=settings.BLOCK_CACHE_BYTES,
             ),
+            self._overflow,
         )
         self.load = Load(loop, self._measure)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
@@ -325,6 +326,13 @@ class Worker:
 
     def _hear(self, news: News) -> None:
         self.hub.hear(news)
+
+    def _overflow(self, channel: ChannelName) -> Overflow:
+        """What the channel's namespace says now, and what the worker's load makes of it."""
+        rules = namespaces.all_rules().get(namespace_of(channel))
+        if rules is None or rules.overflow != "conflate":
+            return Overflow.HOLD
+        return Overflow.CONFLATE_ALL if self.load.conflates else Overflow.CONFLATE
 
     def signal(self, signal: Signal, sender: Sink | None = None) -> None:
         """Passes a signal to all who are attached to its channel, here and elsewhere, but its sender."""

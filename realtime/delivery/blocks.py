@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+from realtime.protocol.messages import key_of
+
 PAYLOADS_MOST = 4
 """Encoded slices kept per block: readers that start together stay together, so few slices serve nearly all."""
 
@@ -45,7 +47,7 @@ def size_bytes(frame: str) -> int:
 class Block:
     """Frames of serials first, first + 1, …; it grows only at its end."""
 
-    __slots__ = ("_payloads", "bytes", "first", "frames", "sizes")
+    __slots__ = ("_keys", "_payloads", "bytes", "first", "frames", "sizes")
 
     def __init__(self, first: int, frames: Sequence[str]) -> None:
         self.first = first
@@ -53,6 +55,7 @@ class Block:
         self.sizes = array("I")
         self.bytes = 0
         self._payloads: OrderedDict[tuple[Encoding, int, int], object] = OrderedDict()
+        self._keys: list[str | None] = []
         self.extend(frames)
 
     @property
@@ -68,6 +71,12 @@ class Block:
         grown = sum(sizes) + FRAME_OVERHEAD_BYTES * len(sizes)
         self.bytes += grown
         return grown
+
+    def keys(self, start: int, end: int) -> list[str | None]:
+        """Keys of frames[start:end], looked for once."""
+        for frame in self.frames[len(self._keys) : end]:
+            self._keys.append(key_of(frame))
+        return self._keys[start:end]
 
     def payload(self, encoding: Encoding, start: int, end: int) -> object:
         """Frames[start:end] in this encoding; the same object for all who ask for the same slice."""

@@ -136,6 +136,18 @@ def signal_frame(channel: str, client: str, event: str, data: str) -> str:
     )
 
 
+class _Keyed(msgspec.Struct, gc=False):
+    key: str | None = None
+
+
+_decode_keyed: Final = msgspec.json.Decoder(_Keyed).decode
+
+
+def key_of(envelope_text: str) -> str | None:
+    """The `key` of an envelope."""
+    return _decode_keyed(envelope_text).key
+
+
 _DATA: Final = ',"data":'
 
 

@@ -134,3 +134,41 @@ def test_it_agrees_with_a_list_of_what_is_in_flight(
             assert window.open == (len(flying) < size and in_flight_bytes < most_bytes)
         else:
             assert window.open and window.in_flight == 0
+
+
+@given(
+    size=st.integers(1, 6),
+    moves=st.lists(
+        st.one_of(
+            st.tuples(st.just("send"), st.integers(1, 4)),
+            st.tuples(st.just("leave out"), st.integers(1, 5)),
+            st.tuples(st.just("ack"), st.integers(0, 12)),
+        ),
+        max_size=40,
+    ),
+)
+def test_what_is_left_out_takes_no_room_and_opens_none(size: int, moves: list[tuple[str, int]]) -> None:
+    """Against the plainest model there is: the list of serials in flight."""
+    window = Window(size, 100, 0)
+    flight: list[int] = []
+    sent = acked = 0
+    for move, number in moves:
+        if move == "send":
+            count = min(number, size - len(flight))
+            flight += range(sent + 1, sent + count + 1)
+            sent += count
+            window.sent_through(sent, array("I", [7] * count))
+        elif move == "leave out":
+            sent += number
+            window.pass_over(sent)
+        else:
+            serial = max(0, sent - number)
+            if serial > acked:
+                acked = serial
+            flight = [each for each in flight if each > serial]
+            assert window.ack_through(serial) is not Acked.BEYOND
+        assert window.in_flight == len(flight)
+        assert window.room_bytes == 100 - 7 * len(flight)
+        assert window.limit == sent + size - len(flight)
+        assert window.open == (len(flight) < size and 7 * len(flight) < 100)
+        assert (window.sent, window.acked) == (sent, acked)

@@ -8,6 +8,7 @@ at the end everything must have arrived. The mutants at the bottom show that the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.window import Window
-from realtime.hub import Hub
+from realtime.hub import Hub, Overflow
 from realtime.protocol import positions
 from realtime.protocol.names import Epoch, Serial
-from tests.hub.world import Client, World
+from tests.hub.world import Client, World, key_at
 
 HITS: Counter[str] = Counter()
 """How often each fault really happened, over all runs: a test of faults that never hit proves nothing."""
@@ -30,10 +31,14 @@ class HubMachine(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        before=st.integers(0, 20), writes_a_turn=st.sampled_from([1, 2, 1024]), followers=st.sampled_from([0, 3])
+        before=st.integers(0, 20),
+        writes_a_turn=st.sampled_from([1, 2, 1024]),
+        followers=st.sampled_from([0, 3]),
+        overflow=st.sampled_from([Overflow.HOLD, *Overflow]),
     )
-    def begin(self, before: int, writes_a_turn: int, followers: int) -> None:
+    def begin(self, before: int, writes_a_turn: int, followers: int, overflow: Overflow) -> None:
         self.world = World(writes_a_turn=writes_a_turn)
+        self.world.set_overflow(overflow)
         if before:
             self.world.log.commit(before)
         for _ in range(followers):
@@ -135,6 +140,11 @@ class HubMachine(RuleBasedStateMachine):
             HITS["new epochs"] += 1
             self.world.log.new_epoch()
 
+    @precondition(lambda self: self.world.conflated)
+    @rule(overflow=st.sampled_from(Overflow))
+    def set_overflow(self, overflow: Overflow) -> None:
+        self.world.set_overflow(overflow)
+
     # -- the layer, the database, time -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.pending)
@@ -182,6 +192,10 @@ class HubMachine(RuleBasedStateMachine):
                 assert client.position == self.world.log.head, (client.position, self.world.log.head)
                 if self.world.log.epoch is not None:
                     assert client.epoch == self.world.log.epoch
+                for serial in newest_of_each_key(self.world.log.rows):
+                    assert (client.epoch, serial) not in client.left_out, f"{serial} is the newest of its key"
+            HITS["conflated"] += bool(client.left_out)
+            HITS["conflated messages"] += len(client.left_out)
         HITS.update(
             {key: self.world.hub.counts[key] for key in ("holes", "healed", "duplicates", "blocks_read", "late")}
         )
@@ -206,6 +220,12 @@ class HubMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(forms))
 
 
+def newest_of_each_key(serials: Iterable[int]) -> set[int]:
+    """The newest of all is one, with or without a key."""
+    rising = sorted(serials)
+    return {*{key_at(serial): serial for serial in rising if key_at(serial)}.values(), *rising[-1:]}
+
+
 RUN = settings(
     max_examples=400, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
@@ -226,6 +246,7 @@ def rare() -> list[tuple[str, int]]:
     """Faults that hardly happened, and how often they did."""
     faults = ["announcement lose", "announcement twice", "announcement last first", "stalled", "pruned", "late"]
     faults += ["database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"]
+    faults += ["conflated"]
     return [(fault, HITS[fault]) for fault in faults if HITS[fault] < 20]
 
 
@@ -261,7 +282,8 @@ def _hold_without_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def _window_off_by_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Window, "limit", property(lambda self: self.acked + self.size + 1 if self.size else 1 << 62))
+    original: Any = Window.limit
+    patch.setattr(Window, "limit", property(lambda self: original.fget(self) + bool(self.size)))
 
 
 def _window_that_never_opens(patch: pytest.MonkeyPatch) -> None:
@@ -317,6 +339,31 @@ def _late_given_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "_catch_up", catch_up)
 
 
+def _conflation_untold(patch: pytest.MonkeyPatch) -> None:
+    def gaps(position: int, kept: Any, last: int) -> Any:
+        yield from ((None, serial) for serial in kept)
+
+    patch.setattr("realtime.delivery.conflation.gaps", gaps)
+
+
+def _conflation_forgets_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("realtime.delivery.conflation.newest", lambda keys: [len(keys) - 1])
+
+
+def _conflation_opens_the_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "pass_over", Window.skip_to)
+
+
+def _history_conflated(patch: pytest.MonkeyPatch) -> None:
+    original = Hub._conflates
+
+    def conflates(self: Hub, subscriber: Any) -> bool:
+        subscriber.whole_through = 0
+        return original(self, subscriber)
+
+    patch.setattr(Hub, "_conflates", conflates)
+
+
 MUTANTS = [
     _sweep_off,
     _dedupe_off,
@@ -329,6 +376,10 @@ MUTANTS = [
     _level_though_behind,
     _drained_unheard,
     _late_given_up,
+    _conflation_untold,
+    _conflation_forgets_keys,
+    _conflation_opens_the_window,
+    _history_conflated,
 ]
 
 

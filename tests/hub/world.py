@@ -15,7 +15,7 @@ from typing import Any
 
 from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery.blocks import Encoding
-from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Rows, Subscriber
+from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Overflow, Rows, Subscriber
 from realtime.log.types import LogState, News
 from realtime.protocol import positions
 from realtime.protocol.names import ChannelName
@@ -65,8 +65,14 @@ class _Call:
             self.callback(*self.args)
 
 
+def key_at(serial: int) -> str | None:
+    """Every third message has no key, the others one of three."""
+    return f"k{serial % 5 % 3}" if serial % 3 else None
+
+
 def frame_of(channel: str, serial: int, epoch: str, size: int = 0) -> str:
-    return json.dumps({"channel": channel, "serial": serial, "epoch": epoch, "pad": "x" * size})
+    frame = {"channel": channel, "serial": serial, "epoch": epoch, "key": key_at(serial), "pad": "x" * size}
+    return json.dumps(frame)
 
 
 class Log:
@@ -167,7 +173,12 @@ class Reader:
     def snapshot(
         self, channel_id: int, key_limit: int, done: Callable[[tuple[LogState, list[tuple[int, str]]] | None], None]
     ) -> None:
-        self._ask(lambda: (self.log.state(), sorted(self.log.rows.items())[-key_limit:]), done)
+        def newest_of_each_key() -> tuple[LogState, list[tuple[int, str]]]:
+            newest = {key_at(serial): serial for serial in sorted(self.log.rows) if key_at(serial) is not None}
+            rows = [(serial, self.log.rows[serial]) for serial in sorted(newest.values())]
+            return self.log.state(), rows[-key_limit:]
+
+        self._ask(newest_of_each_key, done)
 
 
 class Following:
@@ -236,6 +247,11 @@ class Client:
     skipped: list[dict[str, object]] = field(default_factory=list)
     explained: bool = True
     in_snapshot: bool = False
+    in_flight: list[int] = field(default_factory=list)
+    left_out: set[tuple[str | None, int]] = field(default_factory=set)
+    """What conflation left out, by epoch and serial."""
+    whole_through: int = 0
+    """The head that `attached` told one who asked for history."""
     writer: Any = None
 
     def __post_init__(self) -> None:
@@ -245,6 +261,9 @@ class Client:
         assert not self.congested, "a congested sink was written to"
         for text in payload:
             frame = json.loads(text)
+            if frame.get("type") == "skipped":
+                self.send(frame)
+                continue
             assert self.attached, "a message without an attachment"
             if frame.get("snapshot"):
                 assert self.in_snapshot
@@ -256,7 +275,8 @@ class Client:
             self.position += 1
             self.got.append((frame["epoch"], frame["serial"]))
             if self.window:
-                assert self.position - self.acked <= self.window, "more in flight than the window"
+                self.in_flight.append(self.position)
+                assert len(self.in_flight) <= self.window, "more in flight than the window"
 
     def send(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
@@ -265,17 +285,33 @@ class Client:
             case "skipped":
                 self.skipped.append(frame)
                 self.explained = True
-                if frame["to"] is not None:
+                if frame["reason"] == "conflated":
+                    self.on_conflated(frame)
+                elif frame["to"] is not None:
                     assert frame["from"] == self.position + 1 or not self.got, frame
                     self.position = self.acked = max(self.position, frame["to"])
+                    self.in_flight.clear()
             case "snapshot.end":
                 self.in_snapshot = False
                 assert frame["serial"] == self.position
+
+    def on_conflated(self, frame: dict[str, Any]) -> None:
+        assert self.world.conflated, "something was left out, and nobody allowed it"
+        assert not self.in_snapshot
+        assert frame["epoch"] == self.epoch
+        assert frame["from"] == self.position + 1 <= frame["to"], frame
+        assert frame["from"] > self.whole_through, "history that was asked for was left out"
+        self.left_out.update((self.epoch, serial) for serial in range(frame["from"], frame["to"] + 1))
+        self.position = frame["to"]
 
     def on_attached(self, frame: dict[str, Any]) -> None:
         self.attached = True
         self.epoch = frame["epoch"]
         self.position = self.acked = frame["serial"]
+        self.in_flight.clear()
+        self.whole_through = 0
+        # From a position of its own it may be sent again what was left out before.
+        self.left_out.clear()
         self.explained = frame["resumed"]
 
     def joined(self, subscriber: Subscriber, answer: Answer) -> None:
@@ -287,6 +323,8 @@ class Client:
         if answer.skipped is not None:
             self.skipped.append(answer.skipped)
             self.explained = True
+        if isinstance(subscriber.attaching.position, positions.Start | positions.Rewind | positions.Since):
+            self.whole_through = answer.frame["head"]  # type: ignore[assignment]
         self.in_snapshot = isinstance(subscriber.attaching.position, positions.Latest)
         self.world.hub.begin(subscriber)
 
@@ -311,6 +349,7 @@ class Client:
         good = self.world.hub.ack(self.subscriber, serial)
         if good and serial <= self.position:
             self.acked = max(self.acked, serial)
+            self.in_flight = [each for each in self.in_flight if each > serial]
         return good
 
     def congest(self, congested: bool) -> None:
@@ -332,7 +371,12 @@ class World:
         self.following = Following()
         self.cursors = Cursors(self.loop)
         settings = {"block_messages": 8, "cache_bytes": 20_000, "window_bytes": 4000, "linger_s": 5.0, **settings}
-        self.hub = Hub(self.loop, self.reader, self.following, self.cursors, HubSettings(**settings))
+        self.hub = Hub(
+            self.loop, self.reader, self.following, self.cursors, HubSettings(**settings), lambda channel: self.overflow
+        )
+        self.overflow = Overflow.HOLD
+        self.conflated = False
+        """Whether the overflow was ever another."""
         self.clients: list[Client] = []
         self.pending: list[News] = []
         """Announced, not heard yet."""
@@ -342,6 +386,10 @@ class World:
         self.clients.append(client)
         client.attach(position or positions.Head())
         return client
+
+    def set_overflow(self, overflow: Overflow) -> None:
+        self.overflow = overflow
+        self.conflated |= overflow is not Overflow.HOLD
 
     def publish(self, count: int = 1, size: int = 0) -> News:
         news = self.log.commit(count, size)
