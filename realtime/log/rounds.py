@@ -155,7 +155,9 @@ def decide(appends: Sequence[Append], look: Look, clock_ms: int) -> Decision:
     if look.known:
         by_id = {log.channel_id: log.known for log in logs.values()}
         for channel_id, client, known_id, serial, stored in look.known:
-            by_id[channel_id][client, known_id] = (serial, None, stored)
+            # A log that could not be locked is not among them, though its messages are found.
+            if channel_id in by_id:
+                by_id[channel_id][client, known_id] = (serial, None, stored)
     rows: list[MessageRow] = []
     latest: dict[tuple[int, str], int] = {}
     outcomes: dict[Append, Published | ProtocolError] = {}

@@ -455,6 +455,19 @@ def test_a_deadlock_is_repeated_not_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.postgres
+def test_a_known_message_of_a_locked_log_is_set_aside_like_any_other(realtime_settings: Callable[..., None]) -> None:
+    realtime_settings(LOCK_TIMEOUT_MS=20)
+    publish(append(ALPHA, "a"), append(BETA, "b"))
+    again, other = append(ALPHA, "a"), append(BETA, "b")
+    with log_locked(ALPHA):
+        result = Rounds().run([again, other])
+        assert result.aside == [again]
+        assert stored(other.outcome) == [1]
+    Rounds().run(result.aside)
+    assert stored(again.outcome) == [1]
+
+
+@pytest.mark.postgres
 def test_a_locked_log_is_set_aside_with_all_that_follows_on_it(realtime_settings: Callable[..., None]) -> None:
     realtime_settings(LOCK_TIMEOUT_MS=20)
     publish(append(ALPHA, "zero"), append(BETA, "zero"))
