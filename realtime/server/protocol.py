@@ -16,7 +16,8 @@ from typing import Any
 
 from autobahn.websocket.protocol import WebSocketProtocol as Autobahn
 from daphne.ws_protocol import WebSocketProtocol as DaphneProtocol
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet import tcp
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -107,10 +108,13 @@ class Socket:
     def opened(self) -> None:
         """The handshake is done: from now on the bytes are ours. Takes the place of Twisted's producer."""
         transport = self._transport
-        if ITCPTransport.providedBy(transport) and hasattr(transport, "_tempDataBuffer"):
+        # Its class, not what it offers: a TLS transport passes on every name of the TCP transport below it, and what is
+        # sent there goes out as plain text.
+        if isinstance(transport, tcp.Connection) and not transport.TLS:
             self._send = transport.socket.send
             self._number = transport.socket.fileno()
-        transport.bufferSize = self._protocol.factory.server_class.buffer_high_bytes
+        below: Any = transport if self._send is not None else getattr(transport, "transport", transport)
+        below.bufferSize = self._protocol.factory.server_class.buffer_high_bytes
         # Twisted's HTTP channel is still registered from before the upgrade, and would be kept alive by it.
         transport.unregisterProducer()
         transport.registerProducer(self, True)
@@ -152,9 +156,14 @@ class Socket:
     def buffered_bytes(self) -> int:
         """Bytes written that the kernel has not taken."""
         transport = self._transport
-        if self._send is None:
+        if self._send is not None:
+            return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+        # TLS: pieces that are not encrypted yet, before the TCP transport below it.
+        pieces = getattr(transport, "_appSendBuffer", ())
+        below = getattr(transport, "transport", None)
+        if not isinstance(below, tcp.Connection):
             return 0
-        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+        return sum(map(len, pieces)) + int(len(below.dataBuffer) - below.offset + below._tempDataLen)
 
     @property
     def moved_bytes(self) -> int:

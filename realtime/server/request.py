@@ -29,9 +29,9 @@ class SeriatimRequest(WebRequest):
             if worker.current() is None:
                 self._refuse(Refusal("draining", FIRST_S))
                 return None
-        running = worker.ensure()
         if not self._asks_for_our_socket():
             return super().process()
+        running = worker.ensure()
         found = running.load.admit(
             getattr(self.client, "host", None),
             [value.decode("latin1") for value in self.requestHeaders.getRawHeaders(b"x-forwarded-for", ())],

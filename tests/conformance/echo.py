@@ -4,7 +4,8 @@
 
 At /echo messages go in through the socket's `on_text` and `on_binary` and out through its `write`, as the platform's
 own do; at /asgi through ASGI, as those of a project's own consumers do. Nobody logs in, nothing is stored.
-A text that begins with `COMMAND` is no text to echo: `close CODE REASON` closes, `raise` is a fault in the application.
+A text that begins with `COMMAND` is no text to echo: `close CODE REASON` closes, `raise` is a fault in the application,
+and `waiting` is answered with the bytes that wait for all clients at /echo.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
+            _mounted.discard(socket)
             return
         text = message.get("text")
         part = "bytes" if text is None else "text"
@@ -68,11 +70,17 @@ def _closing(text: str) -> tuple[int, str]:
     return int(code), reason
 
 
+_mounted: set[Socket] = set()
+
+
 def _mount(socket: Socket) -> None:
     encoding = DEFLATE[socket.window_bits] if socket.window_bits else WEBSOCKET
 
     def on_text(text: str) -> None:
-        if text.startswith(COMMAND):
+        if text == f"{COMMAND}waiting":
+            waiting = sum(each.buffered_bytes for each in _mounted)
+            socket.write(encoding.encode([str(waiting)]))
+        elif text.startswith(COMMAND):
             socket.close(*_closing(text))
         else:
             socket.write(encoding.encode([text]))
@@ -83,6 +91,7 @@ def _mount(socket: Socket) -> None:
         else:
             socket.write(data_frame(BINARY_FINAL, data))
 
+    _mounted.add(socket)
     socket.on_text = on_text
     socket.on_binary = on_binary
 
@@ -90,8 +99,12 @@ def _mount(socket: Socket) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--tls", metavar="PEM", help="serve wss: with this file's key and certificate")
+    given = parser.parse_args()
     run.CLOSE_HANDSHAKE_S = 1  # what is tested of it need not take long
-    where = endpoint("127.0.0.1", parser.parse_args().port)
+    where = endpoint("127.0.0.1", given.port)
+    if given.tls is not None:
+        where = f"ssl:port={given.port}:interface=127.0.0.1:privateKey={given.tls}:certKey={given.tls}"
     server = EchoServer(application, where, lambda: None, verbosity=0)
     server.run()
     sys.exit(1 if server.listen_failed else 0)

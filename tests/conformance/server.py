@@ -13,12 +13,17 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Echo(Server):
-    """`tests.conformance.echo` on a free port."""
+    """`tests.conformance.echo` on a free port; over TLS with a key and certificate."""
 
     name = "echo"
 
+    def __init__(self, pem: Path | None = None) -> None:
+        super().__init__()
+        self._pem = pem
+
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.conformance.echo", "--port", str(self.port)]
+        tls = ["--tls", str(self._pem)] if self._pem is not None else []
+        return [sys.executable, "-m", "tests.conformance.echo", "--port", str(self.port), *tls]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(_ROOT)}

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,8 @@ async def test_what_is_called_slow_is_a_buffer_that_stands_still_for_two_heartbe
         async with connected() as peer:
             running = worker.current()
             assert running is not None
-            (connection,) = running.clients
+            clients: list[Any] = list(running.clients)
+            (connection,) = clients
             await peer.request("attach", channel="lobby")
             peer.hold()
             await in_thread(publish, "lobby", "x" * 1000)
