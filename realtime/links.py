@@ -334,6 +334,8 @@ class AsgiLink:
 
     async def _run(self) -> None:
         while True:
+            # Before `on_drained`, which may write at once.
+            self._wake.clear()
             while self._outbox:
                 item = self._outbox.popleft()
                 try:
@@ -352,5 +354,4 @@ class AsgiLink:
             if self.congested:
                 self.congested = False
                 self.on_drained()
-            self._wake.clear()
             await self._wake.wait()

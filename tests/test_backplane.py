@@ -14,6 +14,7 @@ from channels.layers import InMemoryChannelLayer
 
 from realtime import backplane
 from realtime.backplane import Backplane, Line, group_of
+from realtime.delivery.signals import Signal
 from realtime.layers import Shard
 from realtime.log.types import News
 from realtime.protocol.names import ChannelName
@@ -86,6 +87,9 @@ class Ear:
     def hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
         self.heard.append((channel, epoch, head))
 
+    def hear_signal(self, signal: Signal) -> None:
+        self.heard.append(signal)
+
 
 def shard(layer: Any) -> Shard:
     return Shard(lambda: layer, own=hasattr(layer, "flush"))
@@ -95,7 +99,7 @@ class Started:
     def __init__(self, layer: Any, name: str = "w1") -> None:
         self.ear = Ear()
         self.layer = layer
-        self.backplane = Backplane([shard(layer)], name, self.ear.hear, self.ear.hear_of)
+        self.backplane = Backplane([shard(layer)], name, self.ear.hear, self.ear.hear_of, self.ear.hear_signal)
         self.backplane.start()
 
     @property
@@ -572,3 +576,77 @@ async def test_a_dead_line_holds_up_no_other() -> None:
     world.layers[0].torn = False
     await aeventually(lambda: not world.backplane.suspect)
     await world.backplane.stop()
+
+
+# ---------------------------------------------------------------------- signals
+
+
+def signal(number: int, client: str = "ana", channel: ChannelName = LOBBY) -> Signal:
+    return Signal(channel, client, "move", f"frame {number}")
+
+
+def signals_of(message: dict[str, Any]) -> list[str]:
+    return [frame for _, _, frame in message["signals"]]
+
+
+async def test_signals_of_another_worker_are_heard_and_its_own_are_not(started: Started) -> None:
+    message = {"type": "seriatim.signals", "worker": "w2", "channel": LOBBY, "signals": [["ana", "move", "frame 1"]]}
+    started.layer.inbox.put_nowait({**message, "worker": "w1"})
+    started.layer.inbox.put_nowait(message)
+    started.layer.inbox.put_nowait({**message, "signals": [["ana", 5], "x", None, ["ana", "move", "frame 2"]]})
+    await started.settle()
+    assert started.ear.heard == [signal(1), signal(2)]
+
+
+async def test_what_one_sends_another_hears(started: Started) -> None:
+    started.backplane.signal(signal(1))
+    await started.settle()
+    _, message = started.layer.sent[-1]
+    other = Started(started.layer, "w2")
+    other.layer.inbox.put_nowait(message)
+    await started.settle()
+    assert [*started.ear.heard, *other.ear.heard] == [signal(1)]
+    await other.backplane.stop()
+
+
+async def test_announcements_go_before_signals_and_those_of_a_channel_together(started: Started) -> None:
+    started.layer.go.clear()
+    started.backplane.announce(news(1))
+    await started.settle()
+    for number in range(3):
+        started.backplane.signal(signal(number))
+    started.backplane.signal(signal(3, channel=OTHER))
+    started.backplane.announce(news(2))
+    started.layer.go.set()
+    await started.settle()
+    sent = [message for _, message in started.layer.sent if message["type"] != backplane.BEACON]
+    assert [message["type"].removeprefix("seriatim.") for message in sent] == ["news", "news", "signals", "signals"]
+    assert signals_of(sent[2]) == ["frame 0", "frame 1", "frame 2"]
+    assert signals_of(sent[3]) == ["frame 3"]
+    assert started.backplane.counts["signals_sent"] == 4
+
+
+async def test_of_too_many_signals_the_newest_of_each_client_wait(started: Started) -> None:
+    started.layer.go.clear()
+    started.backplane.announce(news(1))
+    await started.settle()
+    for number in range(backplane.SIGNALS_MOST + 1):
+        started.backplane.signal(signal(number, f"p{number % 10}"))
+    started.layer.go.set()
+    await started.settle()
+    assert len(signals_of(started.layer.sent[-1][1])) == 10
+    assert signals_of(started.layer.sent[-1][1])[-1] == f"frame {backplane.SIGNALS_MOST}"
+    assert started.backplane.counts["signals_dropped"] == backplane.SIGNALS_MOST - 9
+
+
+async def test_signals_that_the_layer_refuses_are_dropped_and_counted(started: Started) -> None:
+    started.layer.failing = True
+    started.backplane.signal(signal(1))
+    await started.settle()
+    started.layer.failing = False
+    started.backplane.announce(news(1))
+    await asyncio.sleep(0.05)
+    assert [message["type"] for _, message in started.layer.sent if message["type"] != backplane.BEACON] == [
+        "seriatim.news"
+    ]
+    assert started.backplane.counts["signals_dropped"] == 1

@@ -755,3 +755,129 @@ async def test_a_server_that_raises_when_the_client_is_gone_is_no_fault(caplog: 
     await peer.send({"type": "ping"})
     await peer.leave()
     assert not running.clients and "never retrieved" not in caplog.text
+
+
+# ---------------------------------------------------------------------- signals
+
+
+async def test_signals_reach_the_others_and_are_nowhere_else(room: None) -> None:
+    async with connected() as ana, connected() as bo, connected(text=token("cy")) as stranger:
+        await ana.request("attach", channel="lobby")
+        await bo.request("attach", channel="lobby")
+        await ana.send({"type": "signal", "channel": "lobby", "event": "typing", "data": {"b": 1.50, "a": "é"}})
+        assert await bo.read(type="signal") == {
+            "type": "signal",
+            "channel": "lobby",
+            "client": "ana",
+            "event": "typing",
+            "data": {"b": 1.5, "a": "é"},
+        }
+        # Who is not attached may send one, too.
+        await stranger.send({"type": "signal", "channel": "lobby", "event": "typing"})
+        for peer in (ana, bo):
+            assert (await peer.read(type="signal"))["client"] == "cy"
+        for peer in (ana, bo, stranger):
+            await peer.nothing_else()
+        assert (await ana.publish("lobby", 1))["serials"] == [1]
+
+
+async def test_a_signal_is_refused_like_a_publish(room: None) -> None:
+    await in_thread(Namespace.objects.create, name="made", create="operator", known_ops=["signal"])
+    cap = {"lobby": ["publish"], "room:*": ["signal"], "made:*": ["signal"], "nowhere:*": ["*"]}
+    await in_thread(Namespace.objects.filter(name="room").update, known_ops=["signal"])
+    async with connected(text=token(cap=cap)) as peer:
+        table: list[tuple[dict[str, Any], str]] = [
+            ({"channel": "no:", "event": "typing"}, "bad_channel"),
+            ({"channel": "lobby", "event": "typing"}, "forbidden"),
+            ({"channel": "lobby"}, "bad_frame"),
+            ({"channel": "nowhere:x", "event": "typing"}, "not_found"),
+            ({"channel": "made:x", "event": "typing", "data": "x" * 200_000}, "not_found"),
+            ({"channel": "room:x", "event": "typing", "data": "x" * 101}, "too_large"),
+        ]
+        for fields, code in table:
+            answer = await peer.request("signal", **fields)
+            assert (answer["type"], answer["code"]) == ("error", code), fields
+        await peer.nothing_else()
+
+
+async def test_signals_over_their_rate_are_refused_with_an_honest_hint(settings: Any) -> None:
+    settings.REALTIME = {**settings.REALTIME, "SIGNALS_PER_S": 5}
+    async with connected() as ana, connected() as bo:
+        await bo.request("attach", channel="lobby")
+        for number in range(6):
+            await ana.send({"type": "signal", "ref": number, "channel": "lobby", "event": "move", "data": number})
+        error = await ana.read(type="error")
+        assert (error["code"], error["ref"]) == ("rate_limited", 5)
+        assert 0 < error["retry_after_ms"] <= 200
+        await asyncio.sleep(error["retry_after_ms"] / 1000)
+        await ana.send({"type": "signal", "channel": "lobby", "event": "move", "data": "again"})
+        assert [(await bo.read(type="signal"))["data"] for _ in range(6)] == [0, 1, 2, 3, 4, "again"]
+        await ana.nothing_else()
+
+
+async def test_signals_that_wait_for_a_hook_do_not_gather(room: None) -> None:
+    await in_thread(Namespace.objects.filter(name="room").update, known_ops=["subscribe", "signal"])
+    hook = Hook("room")
+    async with connected() as ana, connected() as bo:
+        await bo.request("attach", channel="room:x")
+        hook.go.clear()
+        for number in range(20):
+            await ana.send({"type": "signal", "channel": "room:x", "event": "move", "data": number})
+        await ana.request("ping")
+        hook.go.set()
+        assert (await bo.read(type="signal"))["data"] == 0
+        assert len([asked for asked in hook.asked if asked[2] == "signal"]) == 1
+        await ana.send({"type": "signal", "channel": "room:x", "event": "move", "data": "known"})
+        assert (await bo.read(type="signal"))["data"] == "known"
+
+
+async def test_an_overloaded_worker_drops_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as ana, connected() as bo:
+        await bo.request("attach", channel="lobby")
+        running = worker.current()
+        assert running is not None
+        monkeypatch.setattr(type(running.load), "drops_signals", property(lambda load: True))
+        await ana.send({"type": "signal", "channel": "lobby", "event": "move"})
+        await ana.request("ping")
+        await bo.nothing_else()
+        assert running.signalling.counts["dropped"] == 1
+
+
+async def test_who_does_not_read_gets_the_newest_signals_later() -> None:
+    async with connected() as ana, connected() as bo:
+        await bo.request("attach", channel="lobby")
+        bo.hold()
+        filler = "x" * 30_000
+        for number in range(8):
+            await ana.send({"type": "signal", "channel": "lobby", "event": "move", "data": [number, filler]})
+            await ana.request("ping")
+        bo.take()
+        seen: list[int] = []
+        while not seen or seen[-1] != 7:
+            seen.append((await bo.read(type="signal"))["data"][0])
+        assert seen == sorted(seen) and len(seen) < 8
+
+
+async def test_a_conflating_namespace_says_what_it_left_out(room: None) -> None:
+    await in_thread(Namespace.objects.filter(name="room").update, overflow="conflate", max_message_bytes=None)
+    async with connected() as ana, connected() as bo:
+        await ana.publish("room:x", "first")
+        await bo.request("attach", channel="room:x", window=2)
+        for number in range(20):
+            await ana.request("publish", channel="room:x", messages=[{"key": f"k{number % 2}", "data": number}])
+        assert await bo.messages("room:x", 2) == [0, 1]
+        await bo.nothing_else()
+        await bo.send({"type": "ack", "serials": {"room:x": 3}})
+        skipped = await bo.read(type="skipped")
+        assert (skipped["from"], skipped["to"], skipped["reason"]) == (4, 19, "conflated")
+        assert await bo.messages("room:x", 2) == [18, 19]
+        # What was sent before still counts: the window is full.
+        await ana.publish("room:x", "more")
+        await bo.nothing_else()
+        assert running_counts()["conflated"] == 16
+
+
+def running_counts() -> dict[str, int]:
+    running = worker.current()
+    assert running is not None
+    return running.hub.counts
