@@ -88,17 +88,44 @@ class WebSocketEncoding:
         return len(writers) * len(payload)
 
 
+MADE_BYTES_MOST = 4 << 20
+"""Of frames and what they were compressed to, for each window: some thousand messages, about as far as clients of one
+mass reconnect lie apart."""
+
+
 class DeflateEncoding(WebSocketEncoding):
-    """The same with larger frames compressed, each by itself, so that one serves all who agreed on this window."""
+    """The same with larger frames compressed, each by itself, so that one serves all who agreed on this window.
+
+    What was compressed last is remembered: those who catch up read the same frames in slices of their own.
+    """
 
     def __init__(self, window_bits: int) -> None:
         self.name = f"deflate{window_bits}"
         self._window_bits = window_bits
+        self._made: dict[str, bytes] = {}
+        self._made_bytes = 0
 
     def frame(self, payload: bytes) -> bytes:
         if len(payload) < settings.DEFLATE_MIN_BYTES:
             return text_frame(payload)
         return compressed_frame(TEXT_FINAL, payload, self._window_bits)
+
+    def encode(self, frames: Sequence[str]) -> bytes:
+        if len(frames) == 1:
+            return self._shared(frames[0])
+        return b"".join([self._shared(frame) for frame in frames])
+
+    def _shared(self, frame: str) -> bytes:
+        if len(frame) < settings.DEFLATE_MIN_BYTES:
+            return self.frame(frame.encode())
+        made = self._made.get(frame)
+        if made is None:
+            made = self._made[frame] = self.frame(frame.encode())
+            self._made_bytes += len(frame) + len(made)
+            while self._made_bytes > MADE_BYTES_MOST:
+                oldest = next(iter(self._made))
+                self._made_bytes -= len(oldest) + len(self._made.pop(oldest))
+        return made
 
 
 class TextsEncoding:

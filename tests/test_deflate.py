@@ -15,9 +15,9 @@ from websockets.sync.client import connect
 
 from realtime import namespaces, tokens
 from realtime.hub import Attaching
-from realtime.links import SharedSocket, SocketLink
+from realtime.links import DeflateEncoding, SharedSocket, SocketLink
 from realtime.protocol import positions
-from realtime.protocol.deflate import TAIL, pack
+from realtime.protocol.deflate import TAIL, WINDOWS, pack
 from realtime.protocol.websocket import compressed_frame
 from realtime.publishing import publish
 from realtime.testing import LiveServer
@@ -82,6 +82,7 @@ def compressions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return compressed_frame(first, payload, window_bits)
 
     monkeypatch.setattr("realtime.links.compressed_frame", counted)
+    monkeypatch.setattr("realtime.links.DEFLATE", {bits: DeflateEncoding(bits) for bits in WINDOWS})
     return found
 
 
@@ -111,15 +112,31 @@ def test_a_message_is_compressed_once_for_all_who_agreed_on_a_window(compression
     assert wires[0].written == wires[1].written == wires[2].written
 
 
-def test_who_is_behind_together_shares_what_was_compressed(compressions: list[int]) -> None:
+def test_those_who_catch_up_share_what_was_compressed_wherever_they_start(compressions: list[int]) -> None:
     world = World(window_bytes=1 << 20, cache_bytes=1 << 20)
-    world.log.commit(20, size=2000)
-    wires = [follow(world, 15, positions.Start()) for _ in range(10)]
+    world.log.commit(40, size=2000)
+    starts = list(range(1, 31))
+    wires = [follow(world, 15, positions.Rewind(41 - start)) for start in starts]
     world.loop.advance(1)
-    for wire in wires:
+    for start, wire in zip(starts, wires, strict=True):
         found = texts_of(b"".join(wire.written), 15)
-        assert [json.loads(text)["serial"] for _, text in found] == list(range(1, 21))
-    assert len(compressions) == 20
+        serials = [json.loads(text)["serial"] for _, text in found if "pad" in text]
+        assert serials == list(range(start, 41))
+    assert len(compressions) == 40
+
+
+def test_what_is_remembered_of_it_is_bounded(monkeypatch: pytest.MonkeyPatch, compressions: list[int]) -> None:
+    monkeypatch.setattr("realtime.links.MADE_BYTES_MOST", 10_000)
+    encoding = DeflateEncoding(15)
+    frames = [f"{number} " + LONG for number in range(20)]
+    for _ in range(2):
+        for each in frames:
+            encoding.encode([each])
+    # Less than all of them fit, so that each was forgotten before it came again.
+    assert len(compressions) == 40
+    assert encoding.encode(frames[-2:]) == encoding.encode([frames[-2]]) + encoding.encode([frames[-1]])
+    assert len(compressions) == 40
+    assert sum(len(each) + len(made) for each, made in encoding._made.items()) == encoding._made_bytes <= 10_000
 
 
 def test_only_larger_answers_are_compressed(compressions: list[int], realtime_settings: Callable[..., None]) -> None:
