@@ -51,16 +51,18 @@ def main() -> int:
     except SuiteError as error:
         print(error, file=sys.stderr)
         return 2
-    print("| group | | cases | OK | informational | failed |\n|---|---|---|---|---|---|")
-    for group in groups:
-        what, failed = GROUPS.get(group.number, ""), ", ".join(group.failed) or "none"
-        print(f"| {group.number} | {what} | {group.count} | {group.ok} | {group.informational} | {failed} |")
-    count, bad = sum(group.count for group in groups), sum(len(group.failed) for group in groups)
-    print(f"\n{count} cases, {bad} failed.")
+    print("| group | | cases | OK | informational | not strict | failed |\n|---|---|---|---|---|---|---|")
+    for each in groups:
+        what, loose, failed = GROUPS.get(each.number, ""), *(", ".join(names) for names in (each.loose, each.failed))
+        print(f"| {each.number} | {what} | {each.count} | {each.ok} | {each.informational} | {loose} | {failed} |")
+    count, bad = sum(each.count for each in groups), sum(len(each.failed) for each in groups)
+    loosely = sum(len(each.loose) for each in groups)
+    print(f"\n{count} cases, {bad} failed, {loosely} passed by a loose reading.")
     if given.cases == CASES and count != COUNT:
         print(f"There are {COUNT}: the suite did not run all of them.", file=sys.stderr)
         return 2
-    return 1 if bad or not count else 0
+    # An application behind ASGI answers later: what was sent just before an error finds the connection closing.
+    return 1 if bad or not count or (loosely and given.through == "socket") else 0
 
 
 if __name__ == "__main__":
