@@ -15,8 +15,10 @@ from tests.e2e.processes import WorkerProcess
 from tests.e2e.run import LOOK_S, Run
 from tests.servers import Redis, ServerError
 
-REPLACED_S = 60.0
-"""How long the replacing of all workers may take."""
+TOLD_AGAIN_S = 15.0
+"""How long the replacing of all workers may take until the supervisor is told again."""
+UNDISTURBED = 0.8
+"""How often a supervisor that replaces its workers may do so until it is ended."""
 ALONE = 0.6
 """How often the next blow waits until the last one is over."""
 RECOVERED_S = 15.0
@@ -35,6 +37,7 @@ class Blows:
         self.random = dice
         self._redis = redis
         self._redis_turn = asyncio.Lock()
+        self._replacing = asyncio.Lock()
         self._stopped: set[WorkerProcess] = set()
         self._lasting: set[asyncio.Task[None]] = set()
         kinds: dict[str, Callable[[], Awaitable[None]]] = {
@@ -146,33 +149,39 @@ class Blows:
 
     # ------------------------------------------------------------------ the supervisor
 
+    @property
+    def _supervisor(self) -> int | None:
+        return self.run.server.pid if self.run.server.running else None
+
     async def replace_workers(self) -> None:
-        server, began = self.run.server, time.monotonic()
+        if self._supervisor is not None and not self._replacing.locked():
+            self._last(self._replace_workers(time.monotonic()))
+
+    async def _replace_workers(self, began: float) -> None:
+        """Other blows take part in it. A supervisor whose new worker is killed gives up, and is told again."""
+        server, supervisor = self.run.server, self._supervisor
         before = {worker.pid for worker in server.workers()}
-        if before:
-            server.signal(signal.SIGHUP)
-            self._last(self._until_replaced(before, began))
 
-    async def _until_replaced(self, before: set[int], began: float) -> None:
-        """Other blows may take part in it, and the supervisor may give up: then it does not count."""
-        server = self.run.server
+        def over() -> bool:
+            workers = {worker.pid for worker in server.workers()}
+            return self._supervisor != supervisor or (len(workers) >= server.count and not workers & before)
 
-        def replaced() -> bool:
-            now = {worker.pid for worker in server.workers()}
-            return len(now) >= server.count and not now & before
-
-        try:
+        async with self._replacing:
             with self.run.recoveries.lasting():
-                await aeventually(replaced, REPLACED_S, every_s=LOOK_S)
-        except AssertionError:
-            self.run.counts["replacements that were given up"] += 1
-            return
-        self.run.counts["rolling replacements"] += 1
-        self.run.starts_s["SIGHUP → all replaced"].append(time.monotonic() - began)
-        self.run.recoveries.watch("rolling SIGHUP, from its end")
+                while self.run.chaos and not over():
+                    with contextlib.suppress(AssertionError):
+                        server.signal(signal.SIGHUP)
+                        await aeventually(over, TOLD_AGAIN_S, every_s=LOOK_S)
+        if self._supervisor == supervisor and over():
+            self.run.counts["rolling replacements"] += 1
+            self.run.starts_s["SIGHUP → all replaced"].append(time.monotonic() - began)
+            self.run.recoveries.watch("rolling SIGHUP, from its end")
 
     async def end_supervisor(self) -> None:
-        """SIGTERM, and a new one on the same port."""
+        """SIGTERM, and a new one on the same port; now and then while it replaces its workers."""
+        if self.random.random() < UNDISTURBED:
+            async with self._replacing:
+                pass
         server, began = self.run.server, time.monotonic()
         self.run.counts["supervisors ended"] += 1
         await asyncio.to_thread(server.stop)
