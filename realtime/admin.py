@@ -120,7 +120,7 @@ class NamespaceAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         (
             "Retention",
             {
-                "fields": ("retention_messages", "retention_age_s", "key_limit"),
+                "fields": ("retention_messages", "retention_age_s", "message_ttl_s", "key_limit"),
                 "description": "What is kept of each channel. Whichever limit is reached first takes the oldest.",
             },
         ),

@@ -69,6 +69,13 @@ class Namespace(models.Model):
         validators=[MinValueValidator(1)],
         help_text="How many seconds a message is kept, at least two minutes; empty: for ever.",
     )
+    message_ttl_s = models.PositiveIntegerField(
+        "time to live (s)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="How many seconds a message is worth delivering, to anybody; empty: for ever. May be short.",
+    )
     window_default = models.PositiveIntegerField(
         default=256, help_text="Messages in flight without an ack, when the client asks for no window."
     )
@@ -135,6 +142,10 @@ class Namespace(models.Model):
             models.CheckConstraint(
                 condition=Q(retention_age_s__isnull=True) | Q(retention_age_s__gte=1),
                 name="realtime_namespace_retention_age_s",
+            ),
+            models.CheckConstraint(
+                condition=Q(message_ttl_s__isnull=True) | Q(message_ttl_s__gte=1),
+                name="realtime_namespace_message_ttl_s",
             ),
             models.CheckConstraint(
                 condition=Q(window_default__gte=1) & Q(window_default__lte=F("window_max")),

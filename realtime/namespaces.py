@@ -45,6 +45,7 @@ class Rules:
     name: str
     retention_messages: int | None = None
     retention_age_s: int | None = None
+    message_ttl_s: int | None = None
     window_default: int = 256
     window_max: int = 1024
     ack_ms: int = 10_000

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
 
@@ -63,6 +63,9 @@ LAST_SHARE = 0.3
 who was refused hears that and goes in the second."""
 
 LAST_MOST_S = 4.0
+
+EXPIRE_EVERY_S = 1.0
+"""How often messages whose time to live is over leave the log, where a namespace has one."""
 
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
@@ -154,6 +157,7 @@ class Worker:
         self._asked: set[Callable[[], object]] = set()
         """Regular reads that wait for their answer."""
         self._retaining: asyncio.Future[None] | None = None
+        self._expiring: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         counting.count_logs()
@@ -171,6 +175,7 @@ class Worker:
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (BACKLOG_EVERY_S, self._count_backlog),
             (settings.RETENTION_INTERVAL_S, self._retain),
+            (EXPIRE_EVERY_S, self._expire),
         ):
             self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))
         self._stops = [
@@ -468,6 +473,12 @@ class Worker:
         if self._retaining is None or self._retaining.done():
             self._retaining = self.loop.run_in_executor(self._maintenance, self._apply_retention)
 
+    def _expire(self) -> None:
+        if self._expiring is None or self._expiring.done():
+            rules = namespaces.all_rules()
+            if any(rule.message_ttl_s is not None for rule in rules.values()):
+                self._expiring = self.loop.run_in_executor(self._maintenance, _expire, rules)
+
     def _apply_retention(self) -> None:
         """In the thread for maintenance."""
         try:
@@ -480,6 +491,17 @@ class Worker:
             logger.exception("Retention failed; it is tried again.")
         finally:
             connections[settings.DATABASE].close()
+
+
+def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
+    """In the thread for maintenance."""
+    try:
+        retention.expire(rules)
+    except Exception:
+        counting.database_errors.add("retention")
+        logger.exception("Messages whose time to live is over could not be taken; it is tried again.")
+    finally:
+        connections[settings.DATABASE].close()
 
 
 def _refresh_api_keys() -> None:

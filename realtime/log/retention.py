@@ -3,7 +3,8 @@
 In two steps. First `oldest` moves, in a short transaction on the `Log` row: from then the messages are no longer part
 of the log, and whoever reads is told so. The rows go later, in chunks of `DELETE_CHUNK`, when they are older than
 `IDEMPOTENCY_MIN_S`: until then a repeated publish still finds its first serial. Rows that `Latest` names stay, up to
-the key limit of the namespace.
+the key limit of the namespace. Messages whose time to live is over leave the log in the same way, only sooner, and
+`Latest`, too.
 
 Nothing here delays publishing: `Log` rows are locked one short transaction at a time, those that a round holds come
 later, and deleting takes no lock that a round wants. Rows below `oldest` never change, and nothing refers to them.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from django.db.backends.utils import CursorWrapper
 
@@ -95,10 +97,19 @@ def apply_retention(rules: Mapping[str, Rules] | None = None, *, now_ms: int | N
     now = clock_ms() if now_ms is None else now_ms
     moved = 0
     for rule in (namespaces.load() if rules is None else rules).values():
-        if rule.retention_messages is not None or rule.retention_age_s is not None:
+        if rule.retention_messages is not None or rule.retention_age_s is not None or rule.message_ttl_s is not None:
             moved += _apply(rule, now)
+        if rule.message_ttl_s is not None:
+            _forget_expired(rule, now - 1000 * rule.message_ttl_s)
         _trim_latest(rule)
     return moved
+
+
+def expire(rules: Mapping[str, Rules], *, now_ms: int | None = None) -> int:
+    """Move `oldest` past messages whose time to live is over, and nothing else; returns how many logs moved."""
+    now = clock_ms() if now_ms is None else now_ms
+    living = [rule for rule in rules.values() if rule.message_ttl_s is not None]
+    return sum([_apply(replace(rule, retention_messages=None, retention_age_s=None), now) for rule in living])
 
 
 def delete_chunks(*, now_ms: int | None = None, pause: Callable[[float], object] = time.sleep) -> int:
@@ -138,6 +149,9 @@ def _apply(rule: Rules, now_ms: int) -> int:
     idempotency_ms = 1000 * settings.IDEMPOTENCY_MIN_S
     young = now_ms - idempotency_ms
     too_old = now_ms - max(1000 * rule.retention_age_s, idempotency_ms) if rule.retention_age_s is not None else None
+    if rule.message_ttl_s is not None:
+        # Rows stay long enough for idempotency all the same: only deleting them would harm it.
+        too_old = max(now_ms - 1000 * rule.message_ttl_s, -1 if too_old is None else too_old)
     moved, last = 0, 0
     while True:
         with reading() as cursor:
@@ -177,6 +191,37 @@ def _logs_to_trim(cursor: CursorWrapper, rule: Rules, last: int, too_old: int | 
     return {channel_id: (oldest, head) for channel_id, oldest, head in cursor.fetchall()}
 
 
+def _forget_expired(rule: Rules, before_ms: int) -> None:
+    """Drops keys from `Latest` whose newest message has expired."""
+    expired = (
+        "EXISTS (SELECT 1 FROM realtime_message m WHERE m.channel_id = {0}.channel_id AND m.key = {0}.key"
+        " AND m.serial = {0}.serial AND m.time < %s)"
+    )
+    with reading() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT x.channel_id FROM realtime_latest x JOIN realtime_channel c ON c.id = x.channel_id"
+            f" WHERE c.namespace_id = %s AND {expired.format('x')}",
+            [rule.name, before_ms],
+        )
+        ids = [channel_id for (channel_id,) in cursor.fetchall()]
+    for channel_id in ids:
+        try:
+            with changing(PATIENCE_MS) as cursor:
+                _lock_latest(cursor, channel_id)
+                cursor.execute(
+                    f"DELETE FROM realtime_latest WHERE channel_id = %s AND {expired.format('realtime_latest')}",
+                    [channel_id, before_ms],
+                )
+        except LogLocked:
+            continue  # the next time
+
+
+def _lock_latest(cursor: CursorWrapper, channel_id: int) -> None:
+    """Takes the lock that rounds hold while they write to `Latest`: row locks there would deadlock."""
+    lock = " FOR NO KEY UPDATE" if is_postgres(cursor) else ""
+    cursor.execute(f"SELECT 1 FROM realtime_log WHERE channel_id = %s{lock}", [channel_id])
+
+
 def _trim_latest(rule: Rules) -> None:
     with reading() as cursor:
         cursor.execute(
@@ -189,9 +234,7 @@ def _trim_latest(rule: Rules) -> None:
         while excess > 0:
             try:
                 with changing(PATIENCE_MS) as cursor:
-                    # The lock that rounds hold while they write to `Latest`: row locks there would deadlock.
-                    lock = " FOR NO KEY UPDATE" if is_postgres(cursor) else ""
-                    cursor.execute(f"SELECT 1 FROM realtime_log WHERE channel_id = %s{lock}", [channel_id])
+                    _lock_latest(cursor, channel_id)
                     cursor.execute(
                         "DELETE FROM realtime_latest WHERE channel_id = %s AND serial IN (SELECT serial"
                         " FROM realtime_latest WHERE channel_id = %s ORDER BY serial LIMIT %s)",

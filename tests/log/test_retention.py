@@ -155,6 +155,34 @@ def test_nothing_younger_than_two_minutes_is_taken(rule: dict[str, int]) -> None
     assert bounds(ALPHA) == (2, 4)
 
 
+def test_a_time_to_live_takes_what_is_older_however_young_and_leaves_the_rows() -> None:
+    fill(ALPHA, [1000, 2000, 3000, 9000])
+    assert retain(9500, message_ttl_s=7) == 1
+    assert bounds(ALPHA) == (3, 4)
+    assert delete_chunks(now_ms=9500) == 0
+    # Published again it is still the same message.
+    (again,) = publish(append(ALPHA, "m1"))
+    assert isinstance(again, Published) and (again.serials, again.duplicates) == ([1], [0])
+    retain(100_000, message_ttl_s=7)
+    assert bounds(ALPHA) == (5, 4)
+
+
+def test_an_expired_message_is_the_newest_of_its_key_no_more() -> None:
+    fill(ALPHA, [1000, 2000, 9000], keys=["a", "b", "b"])
+    retain(9500, message_ttl_s=60)
+    assert Latest.objects.count() == 2
+    retain(9500, message_ttl_s=7)
+    assert list(Latest.objects.values_list("key", "serial")) == [("b", 3)]
+
+
+def test_expiring_applies_no_other_rule() -> None:
+    fill(ALPHA, [1000, 2000, 20 * MINUTE_MS])
+    fill(BETA, [1000, 2000])
+    rules = {"default": replace(RULES, message_ttl_s=20 * 60 - 2, retention_messages=1)}
+    assert retention.expire(rules, now_ms=20 * MINUTE_MS) == 2
+    assert (bounds(ALPHA), bounds(BETA)) == ((2, 3), (2, 2))
+
+
 def test_a_rule_holds_for_its_own_namespace() -> None:
     Namespace.objects.create(name="short", retention_messages=1)
     Namespace.objects.filter(name="default").update(retention_messages=2)
