@@ -64,6 +64,9 @@ who was refused hears that and goes in the second."""
 
 LAST_MOST_S = 4.0
 
+RELABEL_S = 5.0
+"""How long a worker that starts gives new epochs to logs before it serves. Hundreds of thousands have them by then."""
+
 EXPIRE_EVERY_S = 1.0
 """How often messages whose time to live is over leave the log, where a namespace has one."""
 
@@ -420,8 +423,10 @@ class Worker:
                 self.ready.set()
 
         def load() -> object:
-            # Nobody attaches before it is known whether positions mean what they meant.
+            # Nobody attaches before it is known whether positions mean what they meant; after a restore of very many
+            # logs the last are told a little later.
             incarnation.current()
+            incarnation.relabel(within_s=RELABEL_S)
             return namespaces.load()
 
         self.reader.run(load, loaded)
@@ -511,7 +516,7 @@ def _refresh_api_keys() -> None:
 def _relabel() -> bool:
     """Gives new epochs to logs whose epochs are of an earlier incarnation; whether all have one. In a thread."""
     try:
-        return not incarnation.relabel()
+        return incarnation.relabel()
     except Exception:
         counting.database_errors.add("incarnation")
         logger.exception("Logs could not be given new epochs; it is tried again.")

@@ -255,7 +255,7 @@ class Postgres(Server):
         )
         if completed.returncode != 0:
             raise ServerError(f"{tool} failed.\n{completed.stdout}{completed.stderr}")
-        return completed.stdout
+        return str(completed.stdout)
 
     def create_database(self, name: str) -> str:
         """Make an empty database and return its `DATABASE_URL`."""

@@ -13,6 +13,7 @@ with a word about it; a serial that is given twice costs the promise.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,26 +106,30 @@ def new_epochs(why: str = "an operator says so") -> tuple[int, list[int]]:
 
     No log gives a serial in its old epoch from now on, not even one that was locked.
     """
-    renew(why)
-    locked = relabel()
+    number = renew(why)
+    relabel()
     with connections[settings.DATABASE].cursor() as cursor:
         cursor.execute("SELECT count(*) FROM realtime_log")
-        return int(cursor.fetchone()[0]) - len(locked), locked
+        (count,) = cursor.fetchone()
+        cursor.execute("SELECT channel_id FROM realtime_log WHERE incarnation <> %s ORDER BY channel_id", [number])
+        locked = [channel_id for (channel_id,) in cursor.fetchall()]
+    return count - len(locked), locked
 
 
-def relabel(*, pause: Callable[[float], object] = time.sleep) -> list[int]:
-    """Gives new epochs to all logs whose epoch is of an earlier incarnation; returns ids of those that were locked.
+def relabel(*, within_s: float = math.inf, pause: Callable[[float], object] = time.sleep) -> bool:
+    """Gives new epochs to all logs whose epoch is of an earlier incarnation; whether none is left, because it was
+    locked or there was no time.
 
     Short transactions, and on SQLite a pause (seconds) as long as each, so that rounds find their turn. Several
     processes may do it at once: a log gets one epoch.
     """
-    locked: list[int] = []
-    last, changed = 0, 0
+    complete, last, changed = True, 0, 0
+    end = time.monotonic() + within_s
     while True:
         with connections[settings.DATABASE].cursor() as cursor:
             number = _number(cursor)
             if number is None:
-                return locked  # another restore; whoever settles that begins again
+                return False  # another restore; whoever settles that begins again
             cursor.execute(
                 "SELECT channel_id FROM realtime_log WHERE channel_id > %s AND incarnation <> %s"
                 " ORDER BY channel_id LIMIT %s",
@@ -134,11 +139,13 @@ def relabel(*, pause: Callable[[float], object] = time.sleep) -> list[int]:
         if not ids:
             if changed:
                 logger.warning("%d logs have new epochs", changed)
-            return locked
+            return complete
+        if time.monotonic() > end:
+            return False
         last = ids[-1]
         started = time.monotonic()
         held = _relabel(ids)
-        locked += held
+        complete = complete and not held
         changed += len(ids) - len(held)
         if connections[settings.DATABASE].vendor == "sqlite":
             pause(time.monotonic() - started)

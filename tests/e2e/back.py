@@ -86,6 +86,12 @@ class Watcher:
         self.socket.send(frame)
         await aeventually(lambda: not self._asked, LIMIT_S, what=f"{self.name} is attached")
 
+    async def resume(self, port: int) -> None:
+        """Come back with the position of now, on a new connection."""
+        assert self.epoch is not None
+        self.end()
+        await self.begin(port, {"epoch": self.epoch, "serial": self.position})
+
     def end(self) -> None:
         if self.socket is not None:
             self.socket.abort()

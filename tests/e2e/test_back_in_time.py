@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +45,17 @@ def mids(prefix: str, count: int) -> list[str]:
 
 
 class Scene:
-    """Two workers on one database, watchers of all kinds on both, and a speaker."""
+    """Workers on one database (`url`, or an SQLite file), watchers of all kinds on each, and a speaker."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str = "") -> None:
         self.url = url
         self.ledger = Ledger()
         self.servers: list[ServerProcess] = []
         self.watchers: list[Watcher] = []
         self.speaker = Speaker(self.ledger, "speaker")
 
-    async def begin(self, mutant: str | None = None) -> None:
-        # No layer between them: what one has published, the other finds by its sweep.
-        self.servers = [ServerProcess(database_url=self.url, mutant=mutant) for _ in range(2)]
+    async def begin(self, servers: list[ServerProcess]) -> None:
+        self.servers = servers
         for server in self.servers:
             await asyncio.to_thread(server.start)
         await self.speaker.begin(self.servers[0].port)
@@ -95,6 +97,13 @@ class Scene:
 
         await aeventually(look, LIMIT_S)
 
+    def stored_epochs(self) -> dict[str, str]:
+        statement = "SELECT c.name, l.epoch FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id"
+        if self.url:
+            return dict(query(self.url, statement))
+        with closing(sqlite3.connect(self.servers[0].folder / "db.sqlite3")) as connection:
+            return dict(connection.execute(statement).fetchall())
+
     async def settle(self, epochs: dict[str, str], last: str) -> None:
         """Everybody is told, and has everything that there is."""
         for watcher in self.watchers:
@@ -108,16 +117,18 @@ class Scene:
         self.speaker.end()
         servers, self.servers = self.servers, []
         for server in servers:
-            with contextlib.suppress(ProcessLookupError):
+            if server.running:
                 server.signal(signal.SIGCONT)
             server.close()
 
 
 @contextlib.asynccontextmanager
 async def scene(server: Postgres, name: str, mutant: str | None = None) -> AsyncIterator[Scene]:
-    stage = Scene(server.create_database(name))
+    url = server.create_database(name)
+    stage = Scene(url)
     try:
-        await stage.begin(mutant)
+        # No layer between them: what one has published, the other finds by its sweep.
+        await stage.begin([ServerProcess(database_url=url, mutant=mutant) for _ in range(2)])
         yield stage
     finally:
         stage.end()
@@ -147,7 +158,11 @@ async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) 
 
 def _combined() -> list[Any]:
     """All ways, with all who may publish first; some of it only with -m slow."""
-    quick = {"worker": RESTORES, "process": [restore_rows, restore_some_rows], "stopped": [restore_clean, restore_rows]}
+    quick: dict[str, list[Restore]] = {
+        "worker": RESTORES,
+        "process": [restore_rows, restore_some_rows],
+        "stopped": [restore_clean, restore_rows],
+    }
     return [
         pytest.param(
             restore, first, id=f"{restore.__name__}-{first}", marks=[] if restore in some else pytest.mark.slow
@@ -174,9 +189,7 @@ def check_epochs(stage: Scene, epochs: dict[str, str], *, once: bool) -> None:
         assert heard[0] == epochs[channel]
         if once:
             assert len(heard) == 2, (channel, heard)
-    stored = dict(
-        query(stage.url, "SELECT c.name, l.epoch FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id")
-    )
+    stored = stage.stored_epochs()
     for watcher in stage.watchers:
         assert watcher.epoch == stored[watcher.channel]
         if once:
@@ -307,4 +320,145 @@ async def test_a_restore_that_is_not_told_is_noticed_here(postgres_server: Postg
 async def test_a_disk_that_nobody_remembers_is_noticed_here(own_postgres_server: Postgres, tmp_path: Path) -> None:
     async with scene(own_postgres_server, "forgotten", "disks-forgotten") as stage:
         epochs = await turn_back(stage, own_postgres_server, tmp_path, looked=False)
+        assert f"speaker: {LIVE} {epochs[LIVE]}.21 is after0, and was lost0" in stage.ledger.faults
+
+
+# -- SQLite -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def scene_on_file(mutant: str | None = None) -> AsyncIterator[Scene]:
+    stage = Scene()
+    try:
+        await stage.begin([ServerProcess(mutant=mutant)])
+        yield stage
+    finally:
+        stage.end()
+
+
+def without_journal(file: Path) -> None:
+    """What a killed worker leaves beside the file belongs to that file: SQLite would apply it to any other."""
+    for suffix in ("-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+
+def copied(file: Path, copy: Path) -> None:
+    """cp copy db.sqlite3"""
+    without_journal(file)
+    shutil.copyfile(copy, file)
+
+
+def moved(file: Path, copy: Path) -> None:
+    """mv copy db.sqlite3"""
+    without_journal(file)
+    shutil.copyfile(copy, f"{file}.moved")
+    Path(f"{file}.moved").replace(file)
+
+
+def restored(file: Path, copy: Path) -> None:
+    """sqlite3 db.sqlite3 '.restore copy'"""
+    with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(file, timeout=30)) as target:
+        source.backup(target)
+
+
+def copied_with_its_mark(file: Path, copy: Path) -> None:
+    """The folder, as its backup has it."""
+    copied(file, copy)
+    mark = Path(f"{file}-highwater")
+    mark.unlink()
+    shutil.copy2(f"{copy}-highwater", mark)
+
+
+def copied_without_its_mark(file: Path, copy: Path) -> None:
+    """The file alone, on another machine."""
+    copied(file, copy)
+    Path(f"{file}-highwater").unlink()
+
+
+Put = Callable[[Path, Path], None]
+
+
+async def go_back_on_file(
+    stage: Scene, put: Put, folder: Path, end: Callable[[ServerProcess], None] | None = None
+) -> dict[str, str]:
+    """Copy, grow, put the copy in its place, and publish again. With `end` the worker is down meanwhile.
+
+    Returns the epochs of before.
+    """
+    (server,) = stage.servers
+    file, copy = server.folder / "db.sqlite3", folder / "copy.sqlite3"
+    restored(copy, file)
+    if put is copied_with_its_mark:
+        shutil.copy2(f"{file}-highwater", f"{copy}-highwater")
+    epochs = await stage.grow()
+    if end is not None:
+        await asyncio.to_thread(end, server)
+    await asyncio.to_thread(put, file, copy)
+    if end is not None:
+        await asyncio.to_thread(server.start)
+        await stage.speaker.begin(server.port)
+        for watcher in stage.watchers:
+            await watcher.resume(server.port)
+    await stage.speaker.publish(LIVE, *mids("after", 10))
+    return epochs
+
+
+def _ways_to_put() -> list[Any]:
+    """Each with a worker that stopped and one that was killed; some of it only with -m slow."""
+    quick = {(copied, "killed"), (moved, "stopped"), (copied_with_its_mark, "stopped")}
+    return [
+        pytest.param(put, end, id=f"{put.__name__}-{name}", marks=[] if (put, name) in quick else pytest.mark.slow)
+        for put in (copied, moved, restored, copied_with_its_mark, copied_without_its_mark)
+        for name, end in (("stopped", ServerProcess.stop), ("killed", ServerProcess.kill9))
+    ]
+
+
+@pytest.mark.parametrize(("put", "end"), _ways_to_put())
+async def test_an_older_file_in_place_of_a_worker_s_that_is_down(
+    put: Put, end: Callable[[ServerProcess], None], tmp_path: Path
+) -> None:
+    async with scene_on_file() as stage:
+        epochs = await go_back_on_file(stage, put, tmp_path, end)
+        await stage.settle(epochs, "after9")
+        assert stage.ledger.faults == []
+        assert all(len(heard) == 2 for heard in stage.ledger.epochs.values()), stage.ledger.epochs
+        for watcher in stage.watchers:
+            assert [frame["reason"] for frame in watcher.skipped] == ["epoch"]
+        await check_old_positions(stage, epochs)
+        assert stage.ledger.faults == []
+
+
+@pytest.mark.parametrize("put", [moved, restored], ids=lambda put: put.__name__)
+async def test_an_older_file_in_place_of_a_running_worker_s(put: Put, tmp_path: Path) -> None:
+    async with scene_on_file() as stage:
+        epochs = await go_back_on_file(stage, put, tmp_path)
+        await stage.settle(epochs, "after9")
+        assert stage.ledger.faults == []
+        check_epochs(stage, epochs, once=True)
+        await check_old_positions(stage, epochs)
+        assert stage.ledger.faults == []
+
+
+async def test_nothing_changes_when_a_worker_stops_or_is_killed() -> None:
+    async with scene_on_file() as stage:
+        (server,) = stage.servers
+        for turn, end in enumerate((server.stop, server.kill9)):
+            await asyncio.to_thread(end)
+            await asyncio.to_thread(server.start)
+            await stage.speaker.begin(server.port)
+            for watcher in stage.watchers:
+                await watcher.resume(server.port)
+            await stage.speaker.publish(LIVE, *mids(f"again{turn}-", 3))
+        for watcher in stage.watchers:
+            if watcher.channel == LIVE:
+                await watcher.until("again1-2")
+            assert (watcher.told, watcher.skipped) == ([], [])
+        assert all(len(epochs) == 1 for epochs in stage.ledger.epochs.values())
+        assert stage.ledger.faults == []
+
+
+@pytest.mark.parametrize("put", [copied, pytest.param(restored, marks=pytest.mark.slow)], ids=lambda put: put.__name__)
+async def test_an_older_file_that_nobody_notices_is_noticed_here(put: Put, tmp_path: Path) -> None:
+    async with scene_on_file("restores-unnoticed") as stage:
+        epochs = await go_back_on_file(stage, put, tmp_path, ServerProcess.stop)
         assert f"speaker: {LIVE} {epochs[LIVE]}.21 is after0, and was lost0" in stage.ledger.faults
