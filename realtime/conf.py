@@ -239,6 +239,12 @@ class Settings:
         "Above this a connection gets nothing more until the client has drained it. More memory gained no speed.",
         least=4096,
     )
+    READ_RATE_BYTES = Key(
+        8 * _MIB,
+        "bytes per second, client and worker",
+        "Of history and snapshots; ten seconds' worth at once. Sixteen full pages a second: more than anybody scrolls, "
+        "a few percent of what a database reads. 0 is no limit.",
+    )
     SIGNALS_PER_S = Key(
         120,
         "signals per second and connection",

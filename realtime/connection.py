@@ -17,7 +17,7 @@ from typing import assert_never, cast
 
 import msgspec
 
-from realtime import authorization, publishing, signals, tokens
+from realtime import authorization, budgets, publishing, signals, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
@@ -614,14 +614,15 @@ class Connection:
             self._join(effect, rules, rights, position)
 
     def _join(self, effect: session.Attach, rules: Rules, rights: int, position: positions.From) -> None:
+        assert self.identity is not None
         try:
+            budgets.check(self.identity.client, effect.channel)
             self.session.admit(effect.channel)
         except ProtocolError as error:
             self._failed(effect.op, error, effect.channel)
             return
         asked = effect.frame.window
         window = min(rules.window_default if asked is None else asked, rules.window_max)
-        assert self.identity is not None
         attaching = Attaching(
             effect.channel,
             position,
@@ -659,6 +660,11 @@ class Connection:
         if before is not None:
             self.worker.hub.detach(before)
         self.subscribers[channel] = subscriber
+        snapshot = subscriber.snapshot
+        budgets.charge(
+            subscriber.attaching.client,
+            budgets.ATTACH_BYTES + (0 if snapshot is None else sum([len(frame) for frame in snapshot])),
+        )
         self._perform(self.session.attached(effect.op, answer.frame, time.monotonic(), _time_ms()))
         if self.subscribers.get(channel) is not subscriber:
             # A frame that waited behind this one has detached it again: nothing more of the channel may come.
@@ -700,6 +706,12 @@ class Connection:
 
     def _read_page(self, effect: session.History, rules: Rules) -> None:
         frame = effect.frame
+        assert self.identity is not None
+        try:
+            budgets.check(self.identity.client, effect.channel)
+        except ProtocolError as error:
+            self._failed(effect.op, error, effect.channel)
+            return
         self.worker.reader.page(
             effect.channel,
             frame.before,
@@ -715,6 +727,8 @@ class Connection:
             error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
             self._failed(effect.op, error, effect.channel)
             return
+        assert self.identity is not None
+        budgets.charge(self.identity.client, sum([len(envelope) for envelope in page.messages]))
         answer: dict[str, object] = {
             "type": "history",
             "channel": effect.channel,

@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.test import Client
 
-from realtime import authorization, namespaces, publishing, tokens, worker
+from realtime import authorization, budgets, namespaces, publishing, tokens, worker
 from realtime.authorization import HOOK_TIMEOUT_S
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
@@ -881,3 +881,24 @@ def running_counts() -> dict[str, int]:
     running = worker.current()
     assert running is not None
     return running.hub.counts
+
+
+# ---------------------------------------------------------------------- budgets
+
+
+async def test_who_reads_too_much_waits_until_it_is_paid_for(settings: Any) -> None:
+    settings.REALTIME = {**settings.REALTIME, "READ_RATE_BYTES": 20_000}
+    budgets.reset()
+    async with connected() as ana, connected(text=token("bo")) as bo:
+        await ana.request("publish", channel="lobby", messages=[{"data": "x" * 50_000} for _ in range(5)])
+        page = await ana.request("history", channel="lobby")
+        assert len(page["messages"]) == 5, "a page is served whole"
+        for kind in ("history", "attach"):
+            refused = await ana.request(kind, channel="lobby")
+            assert refused["code"] == "rate_limited"
+            # 250,000 bytes of 200,000 at once, 20,000 a second.
+            assert 1000 < refused["retry_after_ms"] < 4000
+        assert (await bo.request("history", channel="lobby"))["type"] == "history", "the budget of another"
+        await asyncio.sleep(refused["retry_after_ms"] / 1000)
+        assert (await ana.request("attach", channel="lobby"))["type"] == "attached"
+    budgets.reset()

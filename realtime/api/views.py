@@ -17,6 +17,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from realtime import budgets
 from realtime.api import local, serializers
 from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler
@@ -139,6 +140,7 @@ class MessagesView(PlatformView):
         "bad_channel",
         "forbidden",
         "not_found",
+        "rate_limited",
         operation_id="history",
         parameters=[
             NAME,
@@ -158,10 +160,13 @@ class MessagesView(PlatformView):
         limit = integer(query, "limit", least=1, most=PAGE_MOST)
         order = cast("Literal['asc', 'desc'] | None", choice(query, "order", ("asc", "desc")))
         channel = channel_in(request._request, name)
-        require(identity_of(request), channel, "history")
+        identity = identity_of(request)
+        require(identity, channel, "history")
+        budgets.check(identity.client, channel)
         page = reads.read_page(
             channel, after=after, before=before, since=since, order=order, limit=limit or PAGE_DEFAULT
         )
+        budgets.charge(identity.client, sum([len(envelope) for envelope in page.messages]))
         return json_response(page_text(page))
 
 

@@ -32,12 +32,20 @@ class TokenBucket:
         Asking again after that time is served, unless others took in between. A refusal costs nothing: who keeps
         asking is not held back longer.
         """
-        if now > self._at_s:
-            self._tokens = min(self.burst, self._tokens + (now - self._at_s) * self.rate_per_s)
-            self._at_s = now
+        self._fill(now)
         missing = min(n, self.burst) - self._tokens
         # Sums of floats: a wait that was rounded to the millisecond must not miss by a trillionth of a token.
         if missing <= 1e-6 * self.burst:
             self._tokens -= n
             return 0
         return max(1, math.ceil(missing / self.rate_per_s * 1000))
+
+    def charge(self, n: float, now: float) -> None:
+        """Takes `n` that was used already, if need be as a debt: until it is paid off, even taking 0 is refused."""
+        self._fill(now)
+        self._tokens -= n
+
+    def _fill(self, now: float) -> None:
+        if now > self._at_s:
+            self._tokens = min(self.burst, self._tokens + (now - self._at_s) * self.rate_per_s)
+            self._at_s = now

@@ -75,3 +75,12 @@ def test_over_any_time_no_more_than_burst_and_rate_allow(
             taken += n
     # Each take may round a millionth of the burst in the asker's favour.
     assert taken <= (burst + rate * now) * (1 + 1e-4)
+
+
+def test_a_charge_is_a_debt_that_holds_back_even_nothing() -> None:
+    bucket = TokenBucket(10, 20)
+    assert bucket.take(0, 0.0) == 0
+    bucket.charge(25, 0.0)
+    assert bucket.take(0, 0.0) == 500
+    assert bucket.take(0, 0.499) > 0
+    assert bucket.take(0, 0.5) == 0
