@@ -651,7 +651,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("reason",),
         "Subscribers that were told `skipped`, by reason.",
         "`retention`: they were away longer than the namespace keeps. `epoch`: the log was made anew.",
-        _by(lambda worker: worker.hub.skips, "retention", "epoch"),
+        _by(lambda worker: worker.hub.skips, "retention", "epoch", "conflated"),
     ),
     Metric(
         "seriatim_gap_messages_total",
