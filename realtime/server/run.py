@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from daphne.server import Server
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import defer, reactor, tcp
@@ -55,6 +56,11 @@ HOOKS = (
     (tcp.Port, "doRead"),
     (SeriatimProtocol, "sendCloseFrame"),
     (SeriatimProtocol, "dropConnection"),
+    (WebSocketServerProtocol, "succeedHandshake"),
+    (WebSocketServerProtocol, "processData"),
+    (WebSocketServerProtocol, "onMessageFrameData"),
+    (WebSocketServerProtocol, "_fail_connection"),
+    (WebSocketServerProtocol, "_closeConnection"),
     (Server, "create_application"),
 )
 """What is used of Twisted, Autobahn and Daphne beside their documented interfaces."""
