@@ -40,7 +40,7 @@ from realtime.log.types import LogState, News
 from realtime.protocol import positions
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName
+from realtime.protocol.names import ChannelName, is_platform_name
 
 logger = logging.getLogger(__name__)
 
@@ -623,6 +623,8 @@ class Hub:
         moves. Looks one by one only at those who are not level."""
         found = Census()
         for followed in list(self._channels.values()):
+            if is_platform_name(followed.name):
+                continue
             found.channels += 1
             level = sum([len(each.members) for levels in list(followed.levels.values()) for each in list(levels)])
             found.modes["level"] += level

@@ -174,15 +174,26 @@ class Namespace(models.Model):
 
 
 class Channel(models.Model):
-    """A named stream: what operators see and edit. Its numbers are in `Log`."""
+    """A named stream: what operators see and edit. Its numbers are in `Log`.
+
+    The platform's own channels, whose names begin with `$`, have no namespace: there are no rules that an operator
+    could change or take away. The desk does not show them.
+    """
 
     name = models.CharField(max_length=200)
-    namespace = models.ForeignKey(Namespace, on_delete=models.PROTECT, related_name="channels", db_index=False)
+    namespace = models.ForeignKey(
+        Namespace, on_delete=models.PROTECT, related_name="channels", db_index=False, null=True
+    )
     created = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["name"]
-        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_channel_name_unique")]
+        constraints = [
+            models.UniqueConstraint(fields=["name"], name="realtime_channel_name_unique"),
+            models.CheckConstraint(
+                condition=Q(namespace__isnull=False) | Q(name__startswith="$"), name="realtime_channel_has_namespace"
+            ),
+        ]
         indexes = [
             # The list of channels by prefix: on PostgreSQL the unique index serves LIKE 'x%' only in collation C.
             models.Index(fields=["name"], opclasses=["varchar_pattern_ops"], name="realtime_channel_prefix"),

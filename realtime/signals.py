@@ -21,6 +21,7 @@ from django.db import close_old_connections, connections
 from django.dispatch import Signal
 
 from realtime.models import Message
+from realtime.protocol.names import is_platform_name
 
 logger = logging.getLogger("realtime.signals")
 
@@ -50,7 +51,10 @@ def send(signal: Signal, sender: type, **arguments: object) -> None:
 
 
 def send_published(channel: str, epoch: str, first: int, count: int) -> None:
-    """`published` for the new messages of a channel in one round. After its commit, from any thread."""
+    """`published` for the new messages of a channel in one round. After its commit, from any thread. Channels of the
+    platform itself are its own business."""
+    if is_platform_name(channel):
+        return
     send(published, Message, channel=channel, epoch=epoch, serials=range(first, first + count))
 
 

@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 _BATCH = 100
 _SCAN = 1000
 
+PLATFORM_RULES = Rules("", retention_messages=5000, retention_age_s=3600)
+"""Of the platform's own channels, which have no namespace that an operator could change. Whoever follows them and was
+away for longer takes everything for changed, which costs as much as reading so many messages."""
+
 
 def prune(name: ChannelName, upto: int) -> LogState:
     """Take everything through `upto` out of the log, as an operator asks; returns the state afterwards.
@@ -90,12 +94,12 @@ def begin_anew(name: ChannelName) -> str:
 def apply_retention(rules: Mapping[str, Rules] | None = None, *, now_ms: int | None = None) -> int:
     """Move `oldest` of all channels to what their namespaces retain, and drop keys beyond the limit from `Latest`.
 
-    Without `rules` those that are stored now. Takes nothing that is younger than `IDEMPOTENCY_MIN_S`. Returns how many
-    logs moved. Deletes no message: call `delete_chunks` afterwards. Several workers may do this at once; that costs
-    time, nothing else.
+    Those of the platform itself keep what `PLATFORM_RULES` say. Without `rules` those that are stored now. Nothing is
+    taken that is younger than `IDEMPOTENCY_MIN_S`. Returns how many logs moved. Deletes no message: call
+    `delete_chunks` afterwards. Several workers may do this at once; that costs time, nothing else.
     """
     now = clock_ms() if now_ms is None else now_ms
-    moved = 0
+    moved = _apply(PLATFORM_RULES, now)
     for rule in (namespaces.load() if rules is None else rules).values():
         if rule.retention_messages is not None or rule.retention_age_s is not None or rule.message_ttl_s is not None:
             moved += _apply(rule, now)
@@ -174,14 +178,17 @@ def _apply(rule: Rules, now_ms: int) -> int:
 
 def _logs_to_trim(cursor: CursorWrapper, rule: Rules, last: int, too_old: int | None) -> dict[int, tuple[int, int]]:
     """channel id → (oldest, head) of logs with something beyond the rule; the next of them after id `last`."""
+    of_namespace, names = "c.namespace_id = %s", [rule.name]
+    if not rule.name:
+        of_namespace, names = "c.namespace_id IS NULL", []
     cursor.execute(
         "SELECT l.channel_id, l.oldest, l.head FROM realtime_log l JOIN realtime_channel c ON c.id = l.channel_id"
-        " WHERE c.namespace_id = %s AND l.channel_id > %s AND l.oldest <= l.head"
+        f" WHERE {of_namespace} AND l.channel_id > %s AND l.oldest <= l.head"
         " AND (l.head - l.oldest >= %s OR EXISTS (SELECT 1 FROM realtime_message m"
         " WHERE m.channel_id = l.channel_id AND m.serial = l.oldest AND m.time < %s))"
         " ORDER BY l.channel_id LIMIT %s",
         [
-            rule.name,
+            *names,
             last,
             2**62 if rule.retention_messages is None else rule.retention_messages,
             -1 if too_old is None else too_old,

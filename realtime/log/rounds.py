@@ -393,7 +393,7 @@ class Rounds:
             return look
         creatable = {append.channel for append in appends if append.create}
         new = [
-            NewLog(name, namespace_of(name) if name in creatable else None, self._new_epoch())
+            NewLog(name, (namespace_of(name) or None) if name in creatable else None, self._new_epoch())
             for name in set(names).difference(look.busy, [log.name for log in look.logs])
         ]
         return sql.create_and_open(cursor, names, wanted, locks, new)

@@ -27,6 +27,7 @@ from realtime.log.witness import (
     is_familiar,
     sqlite_witness,
 )
+from realtime.protocol.names import is_platform_name
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,16 @@ class Locks(NamedTuple):
 
 
 class NewLog(NamedTuple):
-    """A log to make, and its channel if there is none; `namespace` None: only for a channel that exists."""
+    """A log to make, and its channel if there is none; `namespace` None: only for a channel that exists, unless it is
+    one of the platform's own, which have none."""
 
     name: str
     namespace: str | None
     epoch: str
+
+    @property
+    def without_namespace(self) -> bool:
+        return is_platform_name(self.name)
 
 
 #: channel_id, serial, client, mid, key, time, envelope
@@ -261,6 +267,10 @@ class Sqlite:
             "INSERT INTO realtime_channel (name, namespace_id, created)"
             " SELECT %s, name, %s FROM realtime_namespace WHERE name = %s ON CONFLICT DO NOTHING",
             [(log.name, now, log.namespace) for log in new if log.namespace is not None],
+        )
+        cursor.executemany(
+            "INSERT INTO realtime_channel (name, namespace_id, created) VALUES (%s, NULL, %s) ON CONFLICT DO NOTHING",
+            [(log.name, now) for log in new if log.without_namespace],
         )
         cursor.executemany(
             "INSERT INTO realtime_log (channel_id, epoch, head, oldest, last_time, incarnation)"
@@ -452,7 +462,9 @@ class Postgres:
         return look._replace(busy=look.busy | busy.difference(log.name for log in look.logs))
 
     def _create(self, cursor: CursorWrapper, new: Sequence[NewLog], locks: Locks) -> None:
-        channels = sorted((log.name, log.namespace) for log in new if log.namespace is not None)
+        channels = sorted(
+            (log.name, log.namespace) for log in new if log.namespace is not None or log.without_namespace
+        )
         self._run(
             cursor,
             [
@@ -460,7 +472,8 @@ class Postgres:
                 (
                     "INSERT INTO realtime_channel (name, namespace_id, created)"
                     " SELECT x.name, n.name, now() FROM unnest(%s::text[], %s::text[]) AS x (name, namespace)"
-                    " JOIN realtime_namespace n ON n.name = x.namespace ORDER BY x.name ON CONFLICT DO NOTHING",
+                    " LEFT JOIN realtime_namespace n ON n.name = x.namespace"
+                    " WHERE n.name IS NOT NULL OR x.namespace IS NULL ORDER BY x.name ON CONFLICT DO NOTHING",
                     (texts([name for name, _ in channels]), texts([namespace for _, namespace in channels])),
                 ),
                 (

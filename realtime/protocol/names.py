@@ -69,9 +69,11 @@ def parse_channel(value: str) -> ChannelName:
 
 
 def namespace_of(name: ChannelName) -> str:
-    """What stands before the first colon; `default` for a name without one."""
+    """What stands before the first colon; `default` for a name without one; "", which is none, for the platform's."""
     namespace, colon, _ = name.partition(":")
-    return namespace if colon else DEFAULT_NAMESPACE
+    if colon:
+        return namespace
+    return DEFAULT_NAMESPACE if name[:1] != "$" else ""
 
 
 def is_platform_name(value: str) -> bool:

@@ -18,6 +18,7 @@ from realtime.conf import settings
 from realtime.log import intake, outbox
 from realtime.log.types import Append, News, Published
 from realtime.models import Outbox
+from realtime.protocol.names import is_platform_name
 
 EPOCH = "captured"
 """Epoch of receipts inside `captured_publishes`; serials count from 1 for each channel."""
@@ -72,7 +73,7 @@ class CapturedPublishes(Sequence[CapturedPublish]):
         """Takes the place of the log for what is published outside of transactions: stores nothing."""
         row = _last_row()
         with self._lock:
-            for message in append.messages:
+            for message in () if is_platform_name(append.channel) else append.messages:
                 self._direct.append(
                     (
                         row,
@@ -101,6 +102,8 @@ class CapturedPublishes(Sequence[CapturedPublish]):
             return self._final
         # The table and not a list of calls: it forgets what was rolled back.
         rows = Outbox.objects.using(settings.DATABASE).filter(id__gt=self._after).order_by("id")
+        # What workers tell each other is no message of the project's.
+        rows = rows.exclude(channel__startswith="$")
         found = [
             (
                 row.pk,
@@ -143,11 +146,15 @@ def relay_now() -> int:
     receivers of the signal `published` are called (`realtime.signals.flush()` waits for them).
     """
 
+    between_workers = 0
+
     def tell(news: list[News]) -> None:
+        nonlocal between_workers
         for each in news:
             signals.send_published(each.channel, each.epoch, each.first, len(each.frames))
+            between_workers += len(each.frames) if is_platform_name(each.channel) else 0
 
-    return outbox.relay(tell, worker.may_create)
+    return outbox.relay(tell, worker.may_create) - between_workers
 
 
 def _last_row() -> int:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import is_event, is_key
 from realtime.protocol.names import (
+    ChannelName,
     is_client_id,
     is_count,
     is_cursor_name,
@@ -99,6 +100,7 @@ def test_the_error_says_which_rule_is_broken() -> None:
 def test_platform_names_are_apart_from_those_of_clients() -> None:
     assert is_platform_name("$control")
     assert not any(map(is_platform_name, ("control", "$", "$Control", "$a b", "$" + "x" * 64)))
+    assert namespace_of(ChannelName("$control")) == "", "no rule of an operator holds there"
 
 
 @pytest.mark.parametrize(
