@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: What a chatter does. Presence and signals come with the features that need them.
 OPERATIONS: Final[tuple[Operation, ...]] = ("subscribe", "publish", "history")
 
-#: Every message asks. A change of rooms or members is told at once (below), in this process; others see it after this.
+#: Every message asks. A change of rooms or members is told at once (below), to all who serve clients.
 REMEMBER_S: Final = 5.0
 
 

@@ -23,7 +23,8 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         # Imported here: checks import Django's database layer, which needs the app registry.
-        from realtime import checks  # noqa: F401  (importing registers the checks)
+        # Control in every process: a shell that takes away a right must be heard by all who serve clients.
+        from realtime import checks, control  # noqa: F401  (importing registers the checks, and who carries changes)
         from realtime.conf import settings
         from realtime.log import witness
 
@@ -41,7 +42,8 @@ def restore_default_namespace(*, using: str = DEFAULT_DB_ALIAS, apps: Any = glob
     except LookupError:
         return  # migrated back to before there was one
     if router.allow_migrate_model(using, namespace) and not namespace.objects.using(using).exists():
-        namespace.objects.using(using).create(name="default")
+        # In bulk: that sends no signal. Nobody else has to hear that a table was emptied.
+        namespace.objects.using(using).bulk_create([namespace(name="default")])
 
 
 def settle_incarnation(*, using: str = DEFAULT_DB_ALIAS, apps: Any = global_apps, **_: Any) -> None:

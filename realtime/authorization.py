@@ -18,9 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 
+from realtime import elsewhere
 from realtime.delivery.capability import OPERATIONS
+from realtime.elsewhere import after_commit
 from realtime.namespaces import Rules, drop_broken_connections, rules_for
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
@@ -40,6 +42,7 @@ __all__ = [
     "decide",
     "on_reauthorize",
     "reauthorize",
+    "reauthorize_here",
     "register",
     "unregister",
 ]
@@ -80,6 +83,8 @@ _lock = threading.Lock()
 # (client, kind, channel, operation) → until when a hook's yes holds. Only written where a hook was registered with
 # `remember_s`, and only for questions without context: an answer about one message says nothing about the next.
 _remembered: dict[tuple[str, str, ChannelName, Operation], float] = {}
+_changes = 0
+"""How often rights may have changed: what a hook said before such a change must not be remembered after it."""
 
 
 # ---------------------------------------------------------------- hooks
@@ -225,6 +230,7 @@ def _ask(question: NeedsHook, context: Context | None) -> None:
     """Ask every hook of the namespace; raises when one does not agree. Fails closed."""
     identity, channel, operation = question.identity, question.channel, question.operation
     registered = _hooks.get(namespace_of(channel), ())
+    changes = _changes
     for each in registered:
         try:
             allowed = each.hook(identity, channel, operation, context or _NO_CONTEXT)
@@ -246,7 +252,7 @@ def _ask(question: NeedsHook, context: Context | None) -> None:
                 channel=channel,
             )
     remember_s = min((each.remember_s for each in registered), default=0.0)
-    if remember_s > 0 and not context:
+    if remember_s > 0 and not context and changes == _changes:
         if len(_remembered) >= REMEMBERED_MOST:
             _remembered.clear()
         _remembered[(identity.client, identity.kind, channel, operation)] = time.monotonic() + remember_s
@@ -297,12 +303,17 @@ def reauthorize(channel: ChannelName | None = None, client: str | None = None) -
     """Say that rights changed: of a client, on a channel, of both, or (without arguments) all.
 
     Attachments concerned are decided anew and end with `detached`, reason `forbidden`, where the answer is now no.
-    Inside `atomic()` it takes effect on commit: before that a hook would read the old rows. Any thread.
+    Holds at once in this process, and as soon as they hear of it in all others that serve clients. Inside `atomic()` it
+    takes effect on commit, and only then: before that a hook would read the old rows. Any thread, also an event loop's.
     """
-    transaction.on_commit(lambda: _reauthorize_now(channel, client))
+    after_commit(lambda: reauthorize_here(channel, client))
+    elsewhere.tell("reauthorize", {"channel": channel, "client": client})
 
 
-def _reauthorize_now(channel: ChannelName | None, client: str | None) -> None:
+def reauthorize_here(channel: ChannelName | None, client: str | None) -> None:
+    """The same for this process alone, now: also when another process said so. Any thread."""
+    global _changes
+    _changes += 1
     if channel is None and client is None:
         _remembered.clear()
     else:

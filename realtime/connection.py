@@ -315,9 +315,7 @@ class Connection:
     def session_ended(self, end: SessionEnd) -> None:
         """Somebody logged out or was changed: ends the connection when it rests on that session."""
         mark = self.identity.session if self.identity is not None else None
-        if mark is None or (end.session_key not in (None, mark.session_key)):
-            return
-        if end.user_pk is not None and end.user_pk != mark.user_pk:
+        if mark is None or not end.concerns(mark):
             return
         if end.certain:
             self._session_over(False)

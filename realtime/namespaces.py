@@ -2,8 +2,9 @@
 
 `rules_for` never touches the database on an event loop once the cache is warm. A worker keeps it fresh with `refresh()`
 from a reader thread; a process without a worker (shell, tests, a plain WSGI server) reads again when a second has
-passed. An operator's change holds at once in the process that made it and within about a second in all others. What
-each rule means: docs/reference/protocol.md#namespaces.
+passed. An operator's change holds at once in the process that made it, as soon as they hear of it in all workers
+(`realtime.control`), and within about a second everywhere, heard of or not. What each rule means:
+docs/reference/protocol.md#namespaces.
 """
 
 from __future__ import annotations
@@ -19,15 +20,29 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
 from django.db.models.signals import post_delete, post_save
 
+from realtime import elsewhere
 from realtime.conf import settings
+from realtime.elsewhere import after_commit
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
 
-__all__ = ["Rules", "all_rules", "load", "on_change", "refresh", "reset", "rules_for", "rules_named"]
+__all__ = [
+    "Rules",
+    "all_rules",
+    "changed_here",
+    "is_stale",
+    "load",
+    "on_change",
+    "on_stale",
+    "refresh",
+    "reset",
+    "rules_for",
+    "rules_named",
+]
 
 logger = logging.getLogger("realtime.namespaces")
 
@@ -86,6 +101,7 @@ _stale = False
 _refreshed_at = -math.inf
 _loading = threading.Lock()
 _listeners: list[Callable[[], None]] = []
+_stale_listeners: list[Callable[[], None]] = []
 
 
 def rules_for(channel: ChannelName) -> Rules:
@@ -119,28 +135,53 @@ def load() -> Mapping[str, Rules]:
     read_at = time.monotonic()
     rows = read_again_if_broken(lambda: list(Namespace.objects.values(*_COLUMNS)))
     rules: Mapping[str, Rules] = MappingProxyType({row["name"]: _rules(row) for row in rows})
-    before, _snapshot = _snapshot, _Snapshot(rules, read_at)
+    before = _snapshot
+    if before is not None and before.read_at > read_at:
+        return rules  # another thread began later and was faster
+    _snapshot = _Snapshot(rules, read_at)
     if before is not None and before.rules != rules:
-        _tell()
+        _tell(_listeners)
     return rules
 
 
-def refresh() -> None:
+def refresh() -> Mapping[str, Rules]:
     """`load()` for a worker's reader thread, every second; meanwhile requests never read. Raises DatabaseError."""
     global _refreshed_at
-    load()
+    rules = load()
     _refreshed_at = time.monotonic()
+    return rules
 
 
 def on_change(listener: Callable[[], None]) -> Callable[[], None]:
     """Call `listener` after a reading that found other rules, in the thread that read; returns what stops it."""
-    _listeners.append(listener)
+    return _listen(_listeners, listener)
+
+
+def on_stale(listener: Callable[[], None]) -> Callable[[], None]:
+    """Call `listener` when rules were changed, here or elsewhere, so that somebody reads them before the next regular
+    time; in the thread that noticed. Returns what stops it."""
+    return _listen(_stale_listeners, listener)
+
+
+def _listen(listeners: list[Callable[[], None]], listener: Callable[[], None]) -> Callable[[], None]:
+    listeners.append(listener)
 
     def stop() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
+        if listener in listeners:
+            listeners.remove(listener)
 
     return stop
+
+
+def is_stale() -> bool:
+    """Whether rules were changed since the last reading began."""
+    return _stale
+
+
+def changed_here() -> None:
+    """The rules in memory are old: also when another process said so. Any thread; reads nothing."""
+    _mark_stale()
+    _tell(_stale_listeners)
 
 
 def reset() -> None:
@@ -208,10 +249,13 @@ def _rules(row: Mapping[str, object]) -> Rules:
     return Rules(**given)  # type: ignore[arg-type]  # the columns are the fields, and their types the database's
 
 
-def _on_saved(*, using: str = "", **_: object) -> None:
+def _on_saved(*, using: str = "", raw: bool = False, **_: object) -> None:
     _mark_stale()
     # Again on commit: until then other threads read the old rows.
-    transaction.on_commit(_mark_stale, using=using or None)
+    after_commit(changed_here, using=using or None)
+    # While a fixture is loaded no other rows may be written; whoever serves meanwhile finds the rules by looking.
+    if not raw:
+        elsewhere.tell("namespaces", {}, using=using or None)
 
 
 def _mark_stale() -> None:
@@ -219,8 +263,8 @@ def _mark_stale() -> None:
     _stale = True
 
 
-def _tell() -> None:
-    for listener in list(_listeners):
+def _tell(listeners: list[Callable[[], None]]) -> None:
+    for listener in list(listeners):
         try:
             listener()
         except Exception:  # one listener's fault must not keep the others on old rules

@@ -37,7 +37,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.signals import setting_changed
 from django.db import IntegrityError, transaction
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_save, pre_save
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
@@ -46,8 +46,10 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError
 
+from realtime import elsewhere
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
+from realtime.elsewhere import after_commit
 from realtime.models import ApiKey
 from realtime.namespaces import read_again_if_broken
 from realtime.protocol import codec
@@ -63,6 +65,7 @@ __all__ = [
     "check_signing_keys",
     "client_id_of",
     "create_api_key",
+    "end_session_here",
     "identity_from_cookies",
     "identity_from_session",
     "is_api_key",
@@ -566,15 +569,28 @@ def _hash(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
-    """What ended or may have ended: one session (logged out), or all of a user (password, active flag, deleted)."""
+    """What ended or may have ended: one session (logged out), all of a user (password, active flag, deleted), or,
+    where nothing is known, any. Other workers are told of it, so it has no session key."""
 
-    session_key: str | None = field(repr=False)
+    session_hash: str | None
+    """Of the key, by `hash_of_session`."""
     user_pk: str | None
     certain: bool
     """True: the session is over. False: ask `session_still_valid`."""
 
+    def concerns(self, mark: SessionMark) -> bool:
+        """Whether an identity with this mark may have ended."""
+        if self.user_pk not in (None, mark.user_pk):
+            return False
+        return self.session_hash is None or self.session_hash == hash_of_session(mark.session_key)
+
 
 _session_listeners: list[Callable[[SessionEnd], None]] = []
+
+
+def hash_of_session(session_key: str) -> str:
+    """Names a session to other workers. Keys are random, so nobody finds one by its hash."""
+    return hashlib.sha256(b"seriatim session " + session_key.encode()).hexdigest()
 
 
 def session_key_in(cookie_header: str) -> str | None:
@@ -662,9 +678,10 @@ def _session_expiry_s(store: SessionBase, session_key: str) -> float | None:
 
 
 def on_session_end(listener: Callable[[SessionEnd], None]) -> Callable[[], None]:
-    """Call `listener` when a session ends or its user changes, in the thread where that happens; returns what stops it.
+    """Call `listener` when a session ends or its user changes, here or elsewhere; returns what stops it.
 
-    Only what happens in this process is heard. A worker must also ask `session_still_valid` now and then.
+    Called in the thread that noticed. Not everything is noticed (a session that another program deletes, a user whose
+    row is changed without Django): a worker must also ask `session_still_valid` now and then.
     """
     _session_listeners.append(listener)
 
@@ -675,7 +692,8 @@ def on_session_end(listener: Callable[[SessionEnd], None]) -> Callable[[], None]
     return stop
 
 
-def _tell(end: SessionEnd) -> None:
+def end_session_here(end: SessionEnd) -> None:
+    """Tell this process's listeners: also of what ended elsewhere. Any thread."""
     for listener in list(_session_listeners):
         try:
             listener(end)
@@ -683,20 +701,70 @@ def _tell(end: SessionEnd) -> None:
             logger.exception("A listener for the end of sessions failed.")
 
 
+def _end_everywhere(end: SessionEnd, using: str | None) -> None:
+    """Told to others; listeners here are told by the caller."""
+    data = {"session": end.session_hash, "user": end.user_pk, "certain": end.certain}
+    elsewhere.tell("session_end", data, using=using)
+
+
 def _on_logged_out(*, request: Any = None, user: Any = None, **_: object) -> None:
     session = getattr(request, "session", None)
     if session is not None and session.session_key:
-        _tell(SessionEnd(session.session_key, str(user.pk) if user is not None else None, certain=True))
+        end = SessionEnd(hash_of_session(session.session_key), str(user.pk) if user is not None else None, certain=True)
+        end_session_here(end)
+        _end_everywhere(end, None)
 
 
-def _on_user_changed(
-    *, instance: Any, created: bool = False, update_fields: Any = None, using: str = "", **_: object
+_ENDS_SESSIONS: Final = "_seriatim_ends_sessions"
+"""Attribute of a user's instance between its `pre_save` and `post_save`."""
+
+
+def _on_user_saving(
+    *, sender: Any, instance: Any, using: str = "", update_fields: Any = None, raw: bool = False, **_: object
 ) -> None:
-    # Every login saves `last_login`; that ends nothing.
-    if created or not _session_listeners or (update_fields and set(update_fields) <= {"last_login"}):
+    """Finds out whether this save ends the user's sessions. Most do not, and every worker would have to look."""
+    if raw or instance._state.adding or _only_last_login(update_fields):
         return
+    before = sender._base_manager.using(using or None).filter(pk=instance.pk).first()
+    setattr(instance, _ENDS_SESSIONS, before is not None and _proof_of(before) != _proof_of(instance))
+
+
+def _proof_of(user: Any) -> tuple[bool, str]:
+    """What sessions of the user rest on, as Django's own backend checks it."""
+    return bool(user.is_active), str(user.get_session_auth_hash())
+
+
+def _only_last_login(update_fields: Any) -> bool:
+    """Every login saves `last_login`; that ends nothing."""
+    return bool(update_fields) and set(update_fields) <= {"last_login"}
+
+
+def _on_user_saved(
+    *,
+    instance: Any,
+    created: bool = False,
+    update_fields: Any = None,
+    using: str = "",
+    raw: bool = False,
+    **_: object,
+) -> None:
+    # Nobody knows what a row was that is written over by an instance that was not read.
+    ends = instance.__dict__.pop(_ENDS_SESSIONS, not raw)
+    if not created and not _only_last_login(update_fields):
+        _on_user_changed(instance, using, ends)
+
+
+def _on_user_deleted(*, instance: Any, using: str = "", **_: object) -> None:
+    _on_user_changed(instance, using, True)
+
+
+def _on_user_changed(instance: Any, using: str, ends_sessions: bool) -> None:
     end = SessionEnd(None, str(instance.pk), certain=False)
-    transaction.on_commit(lambda: _tell(end), using=using or None)
+    if _session_listeners:
+        # Here every change is looked at: a project's own backend may refuse a user for other reasons.
+        after_commit(lambda: end_session_here(end), using=using or None)
+    if ends_sessions:
+        _end_everywhere(end, using or None)
 
 
 def _on_api_key_changed(*, instance: ApiKey, using: str = "", **_: object) -> None:
@@ -711,8 +779,10 @@ def _forget_api_key(key_id: str, using: str = "") -> None:
 
 # Connected on import: who never imports this module has no cache to keep right.
 user_logged_out.connect(_on_logged_out)
+pre_save.connect(_on_user_saving, sender=django_settings.AUTH_USER_MODEL)
+post_save.connect(_on_user_saved, sender=django_settings.AUTH_USER_MODEL)
+post_delete.connect(_on_user_deleted, sender=django_settings.AUTH_USER_MODEL)
 for _signal in (post_save, post_delete):
-    _signal.connect(_on_user_changed, sender=django_settings.AUTH_USER_MODEL)
     _signal.connect(_on_api_key_changed, sender=ApiKey)
 
 

@@ -22,6 +22,7 @@ from django.db import connections
 from realtime import authorization, counting, cursors, namespaces, signals, tokens
 from realtime.backplane import Backplane
 from realtime.conf import settings
+from realtime.control import Follower
 from realtime.counting import Counts, LoopLag
 from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
@@ -34,7 +35,7 @@ from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName, namespace_of
+from realtime.protocol.names import ChannelName, is_platform_name, namespace_of
 from realtime.signalling import Signalling
 from realtime.tokens import SessionEnd
 
@@ -46,7 +47,8 @@ PULSE_MOST_S = 1.0
 """How often connections are looked after at least: heartbeats, expiry, dead sockets."""
 
 SESSIONS_EVERY_S = 30.0
-"""How often the sessions behind cookies are asked for: a logout in another process is heard of no sooner."""
+"""How often the sessions behind cookies are asked for: their ends are heard of (`realtime.control`), but not every one
+is noticed where it happens."""
 
 
 LEAVE_APART_S = 0.005
@@ -141,6 +143,8 @@ class Worker:
             ),
             self._overflow,
         )
+        # Followed before anything is read into memory, so that no change falls in between.
+        self.control = Follower(loop, self.hub, self._load_namespaces)
         self.load = Load(loop, self._measure)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
         self.clients: set[Client] = set()
@@ -161,20 +165,22 @@ class Worker:
         """Regular reads that wait for their answer."""
         self._retaining: asyncio.Future[None] | None = None
         self._expiring: asyncio.Future[None] | None = None
+        self._access: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        """Who may do what by the namespaces' rules, as attachments here were decided."""
 
     def start(self) -> None:
         counting.count_logs()
         self.lag.start()
         self.load.start()
-        self._load_namespaces()
         self.writer.start()
         self.backplane.start()
+        self.control.start()
         pulse_s = min(PULSE_MOST_S, settings.HEARTBEAT_MS / 4000)
         for every_s, work in (
             (pulse_s, self._pulse),
             (min(settings.SWEEP_MS, settings.SWEEP_SUSPECT_MS) / 1000, self._sweep),
             (settings.SWEEP_MS / 1000, self._watch_incarnation),
-            (1.0, self._refresh_namespaces),
+            (1.0, self._refresh_caches),
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (BACKLOG_EVERY_S, self._count_backlog),
             (settings.RETENTION_INTERVAL_S, self._retain),
@@ -186,6 +192,9 @@ class Worker:
                 lambda channel, client: self._soon(self._each, lambda each: each.reauthorize(channel, client))
             ),
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
+            namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
+            namespaces.on_change(lambda: self._soon(self._mind_access)),
+            self.control.stop,
         ]
 
     def refuse(self) -> None:
@@ -420,6 +429,7 @@ class Worker:
                 self.loop.call_later(LOAD_RETRY_S, self._load_namespaces)
             else:
                 _freeze_once()
+                self._access = _access()
                 self.ready.set()
 
         def load() -> object:
@@ -451,8 +461,22 @@ class Worker:
             self._watching = True
             self.reader.run(incarnation.current, found)
 
-    def _refresh_namespaces(self) -> None:
-        self._ask(namespaces.refresh, lambda _: None)
+    def _read_namespaces(self) -> None:
+        self._ask(namespaces.refresh, self._read_again)
+
+    def _read_again(self, rules: object) -> None:
+        """A reading that was under way when rules were changed may have missed that."""
+        if rules is not None and namespaces.is_stale():
+            self._read_namespaces()
+
+    def _mind_access(self) -> None:
+        """Other rules are in memory: where they say anew who may do what, who is attached is asked again."""
+        before, self._access = self._access, _access()
+        if before != self._access:
+            self._each(lambda each: each.reauthorize(None, None))
+
+    def _refresh_caches(self) -> None:
+        self._read_namespaces()
         self._ask(_refresh_api_keys, lambda _: None)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
@@ -498,6 +522,10 @@ class Worker:
             connections[settings.DATABASE].close()
 
 
+def _access() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    return {name: (rules.known_ops, rules.anonymous_ops) for name, rules in namespaces.all_rules().items()}
+
+
 def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
     """In the thread for maintenance."""
     try:
@@ -540,6 +568,8 @@ _frozen = False
 
 def may_create(channel: ChannelName) -> bool:
     """Whether publishing to a channel that does not exist makes it."""
+    if is_platform_name(channel):
+        return True
     try:
         return namespaces.rules_for(channel).create == "publish"
     except ProtocolError:

@@ -213,9 +213,9 @@ def test_a_remembered_yes_needs_no_hook_until_rights_change(django_db_blocker: A
     assert isinstance(decide(anyone, CHAT, "subscribe"), NeedsHook), "another operation"
     assert isinstance(decide(other, CHAT, "publish"), NeedsHook), "another client"
     assert refused(client({}), "chat:x", "publish") == "forbidden", "the capability is asked all the same"
-    authorization._reauthorize_now(None, "ben")
+    authorization.reauthorize_here(None, "ben")
     assert isinstance(decide(anyone, CHAT, "publish"), Rules)
-    authorization._reauthorize_now(CHAT, "ana")
+    authorization.reauthorize_here(CHAT, "ana")
     assert isinstance(decide(anyone, CHAT, "publish"), NeedsHook)
 
 

@@ -579,7 +579,7 @@ async def test_a_chained_publish_whose_hook_is_asked_while_the_first_fails_fails
         await aeventually(lambda: held)
         hook.go.clear()
         asked = len(hook.asked)
-        authorization._reauthorize_now(None, None)
+        authorization.reauthorize_here(None, None)
         await aeventually(lambda: not any(client._allowed for client in clients_of(running)))
         await peer.send({"type": "publish", "ref": 2, "channel": "room:x", "messages": [{}], "chained": True})
         await aeventually(lambda: len(hook.asked) > asked)

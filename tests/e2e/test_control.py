@@ -1,0 +1,242 @@
+"""Two real workers on PostgreSQL and Redis: what one process changes holds at all of them, whatever Redis does.
+
+The workers are processes of their own, each with an address, so that it is known which one did what. Times are those of
+this machine's one clock, from the commit to the frame that a client of the other worker got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.conftest import MS, aeventually
+from tests.e2e.processes import ServerProcess
+from tests.e2e.wire import Talker, talker, token
+from tests.servers import Postgres, Redis
+
+pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
+
+WITHIN_S = 2000 * MS
+"""What is promised, from the commit on."""
+
+PATIENCE_S = 60_000 * MS
+
+PEOPLE = """
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from chat.models import Membership, Room
+from realtime.models import Namespace
+
+def session_of(user):
+    store = SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    store.create()
+    return store.session_key
+"""
+
+
+class Workers:
+    """Two of them, their Redis, and programs beside them that have no worker."""
+
+    def __init__(self, first: ServerProcess, second: ServerProcess, redis: Redis) -> None:
+        self.first, self.second, self.redis = first, second, redis
+
+    async def run(self, code: str) -> Any:
+        """Runs code in a shell; what it puts into `answer`, where `done()` notes the time."""
+        given = (
+            "import json, time\nfrom django.db import transaction\n" + PEOPLE + "answer = {}\n"
+            "def done(): answer['at'] = time.time()\n" + code + "\nprint('answer:' + json.dumps(answer))"
+        )
+        output = await asyncio.to_thread(self.first.manage, "shell", "-c", given)
+        return json.loads(output.rpartition("answer:")[2])
+
+    async def prepare(self) -> str:
+        """ana, who is logged in, and two private rooms that she is a member of; her session's key."""
+        answer = await self.run(
+            """
+Namespace.objects.update_or_create(name="chat", defaults={"known_ops": ["subscribe"]})
+User.objects.filter(username="ana").delete()
+ana = User.objects.create_user("ana")
+for slug in ("one", "two"):
+    room, _ = Room.objects.get_or_create(slug=slug, name=slug, kind="private")
+    Membership.objects.create(room=room, user=ana)
+answer["key"] = session_of(ana)
+"""
+        )
+        return str(answer["key"])
+
+    async def sockets(self, key: str) -> list[Talker]:
+        """One at each worker, with the session's cookie."""
+        found = []
+        for server in (self.first, self.second):
+            headers = f"Cookie: sessionid={key}\r\nOrigin: {server.url}\r\n"
+            found.append(await talker(server.port, headers=headers))
+            await found[-1].until("ready")
+        return found
+
+    async def stop_redis(self) -> None:
+        await asyncio.to_thread(self.redis.pause)
+
+
+async def end_of(socket: Talker) -> tuple[int | None, float]:
+    """The close code, and when it came."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await socket.receive(PATIENCE_S) is not None:
+            pass
+    return socket.close_code, time.time()
+
+
+async def frame_at(socket: Talker, kind: str, **fields: object) -> float:
+    """When a frame with these fields came."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await socket.until(kind, PATIENCE_S)).items() >= fields.items():
+            pass
+    return time.time()
+
+
+@pytest.fixture(scope="module")
+def servers(postgres_server: Postgres) -> Iterator[Workers]:
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis())
+        url = postgres_server.create_database("control")
+        first, second = (ServerProcess(database_url=url, REDIS_URL=redis.url) for _ in range(2))
+        for server in (first, second):
+            stack.callback(server.close)
+            server.start()
+        yield Workers(first, second, redis)
+
+
+@pytest_asyncio.fixture(params=["Redis runs", "Redis is stopped"])
+async def workers(servers: Workers, request: pytest.FixtureRequest) -> AsyncIterator[Workers]:
+    if request.param == "Redis is stopped":
+        await servers.stop_redis()
+    yield servers
+    await asyncio.to_thread(servers.redis.resume)
+
+
+async def test_logging_out_at_one_worker_closes_the_sockets_at_the_other(workers: Workers) -> None:
+    key, other = await workers.prepare(), (await workers.run("answer['key'] = session_of(User.objects.get())"))["key"]
+    sockets = await workers.sockets(key)
+    others = await workers.sockets(other)
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        answer = await browser.post(
+            f"{workers.first.url}/accounts/logout/",
+            data={"csrfmiddlewaretoken": "c" * 32},
+            headers={"Cookie": f"sessionid={key}; csrftoken={'c' * 32}"},
+        )
+    logged_out_at = time.time()
+    assert answer.status_code == 302
+    for socket in sockets:
+        code, at = await end_of(socket)
+        assert code == 4401 and at - logged_out_at < WITHIN_S
+    for socket in others:
+        assert (await socket.ask({"type": "ping", "ref": 1}))["type"] == "pong"
+        await socket.close()
+
+
+async def test_rights_that_a_program_takes_away_end_attachments_at_all_workers(workers: Workers) -> None:
+    """Where it commits, and only there."""
+    sockets = await workers.sockets(await workers.prepare())
+    for socket in sockets:
+        for slug in ("one", "two"):
+            await until_answered(socket, {"type": "attach", "channel": f"chat:{slug}"}, "attached")
+    answer = await workers.run(
+        """
+from realtime.authorization import reauthorize
+# Nobody is told: only a worker that asks again finds out.
+Membership.objects.all()._raw_delete("default")
+try:
+    with transaction.atomic():
+        reauthorize(channel="chat:one")
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    pass
+with transaction.atomic():
+    reauthorize(channel="chat:two")
+done()
+"""
+    )
+    for socket in sockets:
+        at = await frame_at(socket, "detached", channel="chat:two", reason="forbidden")
+        assert at - answer["at"] < WITHIN_S
+        # What was rolled back came before it, and would have been heard before it.
+        assert (await socket.ask({"type": "detach", "ref": 1, "channel": "chat:one"}))["type"] == "detached"
+        await socket.close()
+
+
+async def test_a_user_that_a_program_locks_out_is_gone_from_all_workers(workers: Workers) -> None:
+    sockets = await workers.sockets(await workers.prepare())
+    answer = await workers.run(
+        "User.objects.get().save()\nana = User.objects.get()\nana.is_active = False\nana.save()\ndone()"
+    )
+    for socket in sockets:
+        code, at = await end_of(socket)
+        assert code == 4401 and at - answer["at"] < WITHIN_S
+
+
+async def test_a_rule_that_an_operator_changes_holds_at_all_workers(workers: Workers) -> None:
+    await workers.run("Namespace.objects.filter(name='ruled').delete()\nNamespace.objects.create(name='ruled')")
+    sockets = [await talker(server.port, token("ana")) for server in (workers.first, workers.second)]
+    for socket in sockets:
+        await until_answered(socket, {"type": "attach", "channel": "ruled:x"}, "attached")
+    answer = await workers.run(
+        "row = Namespace.objects.get(name='ruled')\n"
+        "row.known_ops = ['publish']\nrow.max_message_bytes = 5\n"
+        "with transaction.atomic():\n    row.save()\n    row.save()\ndone()"
+    )
+    for socket in sockets:
+        at = await frame_at(socket, "detached", channel="ruled:x", reason="forbidden")
+        assert at - answer["at"] < WITHIN_S
+        publish = {"type": "publish", "ref": 1, "channel": "ruled:x", "messages": [{"data": "too large"}]}
+        assert (await socket.ask(publish))["code"] == "too_large"
+        await socket.close()
+
+
+async def until_answered(socket: Talker, frame: dict[str, Any], kind: str) -> None:
+    """Asks again while the answer is another: a namespace that was made now is not known everywhere yet."""
+
+    async def answered() -> bool:
+        return bool((await socket.ask({**frame, "ref": 1}))["type"] == kind)
+
+    await aeventually(answered, PATIENCE_S)
+
+
+async def test_a_worker_that_missed_events_takes_everything_for_changed(servers: Workers) -> None:
+    """It stands still while a program ends a session, and what was said of that is pruned before it goes on."""
+    sockets = await servers.sockets(await servers.prepare())
+    os.kill(servers.second.pid, signal.SIGSTOP)
+    try:
+        # Without a worker: nothing is announced that could wait for the one that stands still.
+        await servers.run("ana = User.objects.get()\nana.set_password('another')\nana.save()")
+        head = (await servers.run(HEAD))["head"]
+        await asyncio.to_thread(servers.first.manage, "prune", "--channel", "$control", "--upto", str(head))
+        assert (await end_of(sockets[0]))[0] == 4401
+        assert sockets[1].is_open
+    finally:
+        os.kill(servers.second.pid, signal.SIGCONT)
+    goes_on_at = time.time()
+    code, at = await end_of(sockets[1])
+    assert code == 4401 and at - goes_on_at < WITHIN_S
+    # A regular look may have been due and have come first.
+    await aeventually(lambda: "Events may have been missed" in servers.second.log_text())
+    assert "Events may have been missed" not in servers.first.log_text()
+
+
+HEAD = """
+from realtime.control import CHANNEL
+from realtime.log import read_states
+answer["head"] = read_states([CHANNEL])[CHANNEL].head
+"""
