@@ -436,7 +436,7 @@ class Worker:
             # Nobody attaches before it is known whether positions mean what they meant; after a restore of very many
             # logs the last are told a little later.
             incarnation.current()
-            incarnation.relabel(within_s=RELABEL_S)
+            incarnation.relabel(within_s=min(RELABEL_S, settings.DATABASE_TIMEOUT_S / 2))
             return namespaces.load()
 
         self.reader.run(load, loaded)

@@ -10,7 +10,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
-from realtime.log.patience import idle_limit
+from realtime.log.patience import idle_limit, patience
 from realtime.log.sql import LOCK_NOT_AVAILABLE, discard, is_away, sqlstate_of
 from realtime.protocol.errors import ProtocolError
 
@@ -32,7 +32,7 @@ def changing(lock_timeout_ms: int) -> Iterator[CursorWrapper]:
     """A short transaction. Raises `LogLocked`, or `unavailable` when the database is away."""
     connection = connections[settings.DATABASE]
     try:
-        with transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
+        with patience(connection), transaction.atomic(using=settings.DATABASE), connection.cursor() as cursor:
             if is_postgres(cursor):
                 cursor.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}")
                 cursor.execute(idle_limit())

@@ -27,6 +27,7 @@ from realtime.conf import settings
 from realtime.log import mark, witness
 from realtime.log.changes import PATIENCE_MS, LogLocked, changing, is_postgres, make_epoch
 from realtime.log.mark import Mark
+from realtime.log.patience import patience
 from realtime.log.sql import integers, is_away, reopen_if_replaced, texts
 from realtime.log.witness import POSTGRES_NUMBER, POSTGRES_SESSION, file_of, sqlite_witness
 
@@ -54,7 +55,7 @@ def look() -> int | None:
     """
     connection = connections[settings.DATABASE]
     reopen_if_replaced(connection)
-    with connection.cursor() as cursor:
+    with patience(connection), connection.cursor() as cursor:
         return _recall(cursor) if is_postgres(cursor) else _number(cursor)
 
 
@@ -108,7 +109,8 @@ def new_epochs(why: str = "an operator says so") -> tuple[int, list[int]]:
     """
     number = renew(why)
     relabel()
-    with connections[settings.DATABASE].cursor() as cursor:
+    connection = connections[settings.DATABASE]
+    with patience(connection), connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM realtime_log")
         (count,) = cursor.fetchone()
         cursor.execute("SELECT channel_id FROM realtime_log WHERE incarnation <> %s ORDER BY channel_id", [number])
@@ -123,10 +125,11 @@ def relabel(*, within_s: float = math.inf, pause: Callable[[float], object] = ti
     Short transactions, and on SQLite a pause (seconds) as long as each, so that rounds find their turn. Several
     processes may do it at once: a log gets one epoch.
     """
+    connection = connections[settings.DATABASE]
     complete, last, changed = True, 0, 0
     end = time.monotonic() + within_s
     while True:
-        with connections[settings.DATABASE].cursor() as cursor:
+        with patience(connection), connection.cursor() as cursor:
             number = _number(cursor)
             if number is None:
                 return False  # another restore; whoever settles that begins again
@@ -147,7 +150,7 @@ def relabel(*, within_s: float = math.inf, pause: Callable[[float], object] = ti
         held = _relabel(ids)
         complete = complete and not held
         changed += len(ids) - len(held)
-        if connections[settings.DATABASE].vendor == "sqlite":
+        if connection.vendor == "sqlite":
             pause(time.monotonic() - started)
 
 
