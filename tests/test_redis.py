@@ -50,6 +50,7 @@ class Follower:
 
     def __init__(self, at: worker.Worker, channel: str) -> None:
         self.came_at: list[float] = []
+        self.writer: Callable[[Any], None] = self.write
         self.attached = asyncio.Event()
         self._at = at
         attaching = Attaching(ChannelName(channel), positions.Head(), 0, 0, 10_000, 100)

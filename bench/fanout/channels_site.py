@@ -29,7 +29,7 @@ settings.configure(
 django.setup()
 
 
-class Room(AsyncJsonWebsocketConsumer):
+class Room(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """What a client sends goes to all, itself too."""
 
     async def connect(self) -> None:

@@ -66,10 +66,10 @@ def draw(report: Report, caption: str) -> str:
                     f'<rect x="{x + number * BAR + 1}" y="{base - tall:.1f}" width="{BAR - 2}" height="{tall:.1f}" '
                     f'fill="{COLOURS[system]}"><title>{escape(report.titles[system])}: {value:,.0f}</title></rect>'
                 )
-    x, y = LEFT, height - 36
+    across, y = float(LEFT), height - 36
     for system in report.systems:
-        parts.append(f'<rect x="{x}" y="{y - 10}" width="11" height="11" fill="{COLOURS[system]}"/>')
-        parts.append(f'<text x="{x + 16}" y="{y}">{escape(report.titles[system])}</text>')
-        x += 32 + 7.4 * len(report.titles[system])
+        parts.append(f'<rect x="{across}" y="{y - 10}" width="11" height="11" fill="{COLOURS[system]}"/>')
+        parts.append(f'<text x="{across + 16}" y="{y}">{escape(report.titles[system])}</text>')
+        across += 32 + 7.4 * len(report.titles[system])
     parts.append(f'<text x="{LEFT}" y="{height - 12}" fill="#667" font-size="11">{escape(caption)}</text>')
     return "\n".join([*parts, "</svg>", ""])

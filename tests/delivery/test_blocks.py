@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +17,12 @@ class Joined:
     def encode(self, frames: Sequence[str]) -> str:
         self.calls += 1
         return "|".join(frames)
+
+    def join(self, payloads: Sequence[str]) -> str:
+        return "|".join(payloads)
+
+    def write_all(self, writers: Sequence[Callable[[str], None]], payload: str) -> int:
+        raise NotImplementedError  # nothing is written here
 
 
 def frames(log: str, first: int, count: int) -> list[str]:
