@@ -138,7 +138,7 @@ async def test_signals_come_to_every_worker_once_and_not_back(postgres_server: P
                     seen.append(frame["data"])
             assert seen == list(range(20))
         sender.send({"type": "ping", "ref": "end"})
-        frame = await sender.receive(PATIENCE_S)
-        assert frame is not None and frame["type"] == "pong", "its own signals came back"
+        last = await sender.receive(PATIENCE_S)
+        assert last is not None and last["type"] == "pong", "its own signals came back"
         for _, socket in sockets:
             socket.abort()
