@@ -297,3 +297,52 @@ def test_a_sweep_may_be_for_some_channels_only() -> None:
     world.hub.sweep(lambda channel: channel == CHANNEL)
     world.loop.advance(1)
     assert [serial for _, serial in client.got] == [1]
+
+
+def test_a_head_that_fell_is_told_as_a_new_epoch() -> None:
+    world = World()
+    clients = [world.client(), world.client(window=10)]
+    world.loop.advance(1)
+    world.publish(5)
+    world.hear_all()
+    world.loop.advance(0.1)
+    world.log.fall(3)
+    world.hub.sweep()
+    world.loop.advance(1)
+    assert world.hub.counts["fallen"] == 1
+    for client in clients:
+        assert (client.epoch, client.position) == ("e2", 3)
+        assert client.got == [*(("e1", serial) for serial in range(1, 6)), *(("e2", serial) for serial in range(1, 4))]
+        assert [frame["reason"] for frame in client.skipped] == ["epoch"]
+
+
+def test_who_is_behind_when_the_head_falls_is_told_and_not_sent_away() -> None:
+    world = World(cache_bytes=6000, window_bytes=100_000)  # one block of eight
+    client = world.client(window=8, position=positions.Start())
+    world.loop.advance(1)
+    world.publish(20, size=400)
+    world.hear_all()
+    world.loop.advance(1)
+    assert client.position == 8
+    world.log.fall(9)
+    for _ in range(3):
+        client.ack(client.position)
+        world.loop.advance(1)
+    assert client.ended is None
+    assert (client.epoch, client.position) == ("e2", 9)
+
+
+def test_a_sweep_that_is_older_than_what_was_heard_says_nothing_about_the_head() -> None:
+    world = World()
+    client = world.client()
+    world.publish()
+    world.hear_all()
+    world.loop.advance(1)
+    world.hub.sweep()
+    world.loop.advance(world.reader.begins_after_s + world.reader.takes_s / 2)
+    world.publish(3)
+    world.hear_all()
+    world.loop.advance(1)
+    assert client.position == 4
+    assert (client.epoch, client.skipped) == ("e1", [])
+    assert world.hub.counts["fallen"] == 0

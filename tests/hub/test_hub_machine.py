@@ -145,6 +145,13 @@ class HubMachine(RuleBasedStateMachine):
     def set_overflow(self, overflow: Overflow) -> None:
         self.world.set_overflow(overflow)
 
+    @precondition(lambda self: self.world.log.head > 0)
+    @rule(luck=st.integers(0, 5), less=st.integers(1, 10))
+    def fall(self, luck: int, less: int) -> None:
+        if luck == 3:
+            HITS["fallen"] += 1
+            self.world.log.fall(max(0, self.world.log.head - less))
+
     # -- the layer, the database, time -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.pending)
@@ -246,7 +253,7 @@ def rare() -> list[tuple[str, int]]:
     """Faults that hardly happened, and how often they did."""
     faults = ["announcement lose", "announcement twice", "announcement last first", "stalled", "pruned", "late"]
     faults += ["database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"]
-    faults += ["conflated"]
+    faults += ["conflated", "fallen"]
     return [(fault, HITS[fault]) for fault in faults if HITS[fault] < 20]
 
 

@@ -83,10 +83,14 @@ class Log:
         self.rows: dict[int, str] = {}
         self.oldest = 1
         self.head = 0
+        self.fallen = False
+        """It went back in time, and gives no serial in this epoch any more."""
 
     def commit(self, count: int, size: int = 0) -> News:
         if self.epoch is None:
             self.epoch = "e1"
+        if self.fallen:
+            self.new_epoch()
         first = self.head + 1
         frames = [frame_of(CHANNEL, first + i, self.epoch, size) for i in range(count)]
         self.rows.update(enumerate(frames, first))
@@ -99,7 +103,16 @@ class Log:
             for serial in [serial for serial in self.rows if serial < self.oldest]:
                 del self.rows[serial]
 
+    def fall(self, head: int) -> None:
+        """Forgets what came after `head`, without a word."""
+        self.head = head
+        self.oldest = min(self.oldest, head + 1)
+        for serial in [serial for serial in self.rows if serial > head]:
+            del self.rows[serial]
+        self.fallen = True
+
     def new_epoch(self) -> None:
+        self.fallen = False
         self.epoch = f"e{int((self.epoch or 'e0')[1:]) + 1}"
         for serial in self.rows:
             self.rows[serial] = frame_of(CHANNEL, serial, self.epoch)
