@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from realtime import namespaces, publishing, worker
 from realtime.delivery.capability import Capability
 from realtime.log import intake, reads
-from realtime.log.types import Append
+from realtime.log.types import Append, News
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage
@@ -184,9 +184,12 @@ async def test_many_coroutines_share_rounds(running: worker.Worker) -> None:
     assert sorted(receipt.serial or 0 for receipt in receipts) == list(range(1, 51))
 
 
-async def test_what_is_published_is_announced(running: worker.Worker) -> None:
+async def test_what_is_published_is_announced(running: worker.Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[News] = []
+    monkeypatch.setattr(running.backplane, "announce", lambda news, committed_at: announced.append(news))
     await apublish("lobby", 1)
-    await aeventually(lambda: running.backplane.counts["announced"])
+    await aeventually(lambda: announced)
+    assert (announced[0].channel, announced[0].first) == ("lobby", 1)
 
 
 async def test_a_writer_that_takes_too_long_is_unavailable(
