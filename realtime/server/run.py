@@ -25,6 +25,7 @@ from twisted.internet import defer, reactor, tcp
 from realtime import worker
 from realtime.conf import settings
 from realtime.load import FILES_KEPT, open_files_most
+from realtime.server.balance import Balance
 from realtime.server.protocol import SeriatimProtocol
 from realtime.server.request import SeriatimRequest
 
@@ -77,6 +78,8 @@ class SeriatimServer(Server):
         **options: Any,
     ) -> None:
         self._on_ready = on_ready
+        self.balance: Balance | None = None
+        """Where several workers share the listening socket."""
         self.listen_failed = False
         self.leaving = False
         """The process is about to end."""
@@ -123,6 +126,8 @@ class SeriatimServer(Server):
 
     def listen_success(self, port: Any) -> Any:
         """Daphne forgets the port, which the drain has to close."""
+        if self.balance is not None:
+            self.balance.watch(port)
         accept = port.doRead
 
         def accept_some() -> None:
@@ -160,6 +165,8 @@ class SeriatimServer(Server):
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._drain()))
 
     async def _drain(self) -> None:
+        if self.balance is not None:
+            self.balance.leave()
         self.leaving = True
         running = worker.current()
         if running is not None:
@@ -255,7 +262,7 @@ def endpoint(host: str, port: int) -> str:
 
 
 def adopted(descriptor: int) -> str:
-    """Twisted's description of a listening IPv4 socket that this process was given."""
+    """Twisted's description of a listening socket that this process was given; whether IPv4 or IPv6 it finds out."""
     return f"fd:fileno={descriptor}"
 
 
@@ -266,17 +273,20 @@ def serve(
     *,
     handle_signals: bool = True,
     on_request: Callable[[str, str, dict[str, Any]], object] | None = None,
+    balance: Balance | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Blocks; must run in the main thread.
 
     `on_ready` is called once, when clients are served. With `handle_signals` False it runs in any thread, until `stop`.
-    `on_request(protocol, action, details)` hears of every request, as Daphne's access log does.
+    `on_request(protocol, action, details)` hears of every request, as Daphne's access log does. `balance` is given
+    where several workers accept from one socket.
     """
     check_hooks()
     _raise_open_files()
     server = SeriatimServer(
         application, where, on_ready, verbosity=0, signal_handlers=handle_signals, action_logger=on_request
     )
+    server.balance = balance
     server.run()
     if server.listen_failed:
         sys.exit(1)

@@ -38,8 +38,8 @@ KILL_AFTER_S = 5.0
 
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:
-    """The listening IPv4 socket that all workers share."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    """The listening socket that all workers share. `::` takes IPv4, too, where the system has it so."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
     listening.listen(backlog)

@@ -24,16 +24,18 @@ PATIENCE_S = 60
 class Workers(Site):
     """The site with two workers; its process is the supervisor."""
 
+    count = 2
+
     @property
     def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
         return self._process
 
     def command(self) -> list[str]:
-        return [*super().command(), "--workers", "2"]
+        return [*super().command(), "--workers", str(self.count)]
 
     def answers(self) -> bool:
-        return len(self.workers()) == 2 and all_ready(self.url)
+        return len(self.workers()) == self.count and all_ready(self.url)
 
     def workers(self) -> set[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")

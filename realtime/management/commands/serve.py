@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -42,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--ready-fd", type=int, help="pipe to write to when clients are served")
         parser.add_argument("--parent", type=int, help="process id of the supervisor")
         parser.add_argument("--number", type=int, help="number of this worker")
-        parser.add_argument("--siblings", help="folder where workers ask each other for their metrics")
+        parser.add_argument("--siblings", help="folder that the workers share")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["workers"] is not None:
@@ -58,7 +59,7 @@ class Command(BaseCommand):
         if settings.WORKERS > 1:
             self._supervise(options)
         else:
-            self.stdout.write(f"Serving on http://{options['host']}:{options['port']} (process {os.getpid()}).")
+            self.stdout.write(f"Serving on {_url(options)} (process {os.getpid()}).")
             self._serve_one(options)
 
     def _check_migrations(self) -> None:
@@ -71,7 +72,9 @@ class Command(BaseCommand):
     def _serve_one(self, options: dict[str, Any]) -> None:
         # Imported here: Daphne installs Twisted's reactor, which no other command should have.
         from realtime.server import run
+        from realtime.server.balance import Balance, Table
 
+        balance = None
         asgi.role = options["role"]
         if options["fd"] is None:
             # Not the process's number: series of metrics go on after a restart.
@@ -81,6 +84,8 @@ class Command(BaseCommand):
             worker.name = f"w{options['number']}"
             _end_with(options["parent"])
             where = run.adopted(options["fd"])
+            table = Path(options["siblings"]) / "connections"
+            balance = Balance(Table(table, settings.WORKERS, options["number"]))
 
         try:
             application = asgi.find_application()
@@ -96,13 +101,11 @@ class Command(BaseCommand):
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
 
-        run.serve(application, where, say_ready)
+        run.serve(application, where, say_ready, balance=balance)
 
     def _supervise(self, options: dict[str, Any]) -> None:
         from realtime.server.supervisor import Supervisor, bind, manage_command
 
-        if ":" in options["host"]:
-            raise CommandError("Several workers listen on IPv4. Give an IPv4 address, and let a proxy take IPv6.")
         listening = bind(options["host"], options["port"], backlog=4096)
 
         siblings = tempfile.TemporaryDirectory(prefix="seriatim-", ignore_cleanup_errors=True)
@@ -119,10 +122,7 @@ class Command(BaseCommand):
             }
             return manage_command(["serve", *[str(part) for pair in passed.items() for part in pair]])
 
-        self.stdout.write(
-            f"Serving on http://{options['host']}:{options['port']} "
-            f"with {settings.WORKERS} workers (supervisor {os.getpid()})."
-        )
+        self.stdout.write(f"Serving on {_url(options)} with {settings.WORKERS} workers (supervisor {os.getpid()}).")
         with siblings:
             status = Supervisor(settings.WORKERS, command, listening, drain_s=settings.DRAIN_S, say=self._say).run()
         sys.exit(status)
@@ -130,6 +130,11 @@ class Command(BaseCommand):
     def _say(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
+
+
+def _url(options: dict[str, Any]) -> str:
+    host = f"[{options['host']}]" if ":" in options["host"] else options["host"]
+    return f"http://{host}:{options['port']}"
 
 
 def _end_with(parent: int) -> None:
