@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.utils.module_loading import import_string
 
 from realtime.conf import settings
@@ -378,7 +378,30 @@ def _faults_of_postgres(alias: str) -> list[checks.CheckMessage]:
                 id="realtime.W004",
             )
         )
+    if _ask(alias, "SELECT pg_is_in_recovery()") == "False" and not _tells_timeline(alias):
+        found.append(
+            checks.Warning(
+                "PostgreSQL does not tell its timeline: a failover that lost commits is not noticed.",
+                hint="Let the site's role execute pg_walfile_name, or run manage.py new_epoch --all after each failover.",
+                id="realtime.W006",
+            )
+        )
     return found
+
+
+def _tells_timeline(alias: str) -> bool:
+    """As `realtime.log.incarnation` asks for it."""
+    for question in (
+        "SELECT pg_walfile_name(pg_current_wal_insert_lsn())",
+        "SELECT timeline_id FROM pg_control_checkpoint()",
+    ):
+        try:
+            with transaction.atomic(using=alias):
+                _ask(alias, question)
+        except DatabaseError:
+            continue
+        return True
+    return False
 
 
 def _ask(alias: str, question: str) -> str:

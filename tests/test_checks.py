@@ -212,6 +212,24 @@ def test_postgresql_that_answers_before_it_wrote_is_refused(value: str, expected
         connection.close()
 
 
+@pytest.mark.postgres
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("forbidden", "expected"),
+    [
+        (["pg_walfile_name(pg_lsn)"], []),
+        (["pg_walfile_name(pg_lsn)", "pg_control_checkpoint()"], ["realtime.W006"]),
+    ],
+)
+def test_postgresql_that_does_not_tell_its_timeline_is_a_warning(forbidden: list[str], expected: list[str]) -> None:
+    with connection.cursor() as cursor:
+        for function in forbidden:
+            cursor.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
+        cursor.execute("CREATE ROLE restricted")
+        cursor.execute("SET LOCAL ROLE restricted")
+    assert ids(checks.check_durability(databases=["default"])) == ["realtime.W004", *expected]
+
+
 @pytest.mark.sqlite  # opens no connection but its own; once is enough
 @pytest.mark.django_db
 def test_a_database_that_is_away_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
