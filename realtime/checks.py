@@ -382,7 +382,7 @@ def _faults_of_postgres(alias: str) -> list[checks.CheckMessage]:
         found.append(
             checks.Warning(
                 "PostgreSQL does not tell its timeline: a failover that lost commits is not noticed.",
-                hint="Let the site's role execute pg_walfile_name, or run manage.py new_epoch --all after each failover.",
+                hint="Let the site's role execute pg_walfile_name, or run manage.py new_epoch --all after a failover.",
                 id="realtime.W006",
             )
         )
