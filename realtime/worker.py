@@ -35,7 +35,7 @@ from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName, is_platform_name, namespace_of
+from realtime.protocol.names import ChannelName, namespace_of
 from realtime.signalling import Signalling
 from realtime.tokens import SessionEnd
 
@@ -568,8 +568,6 @@ _frozen = False
 
 def may_create(channel: ChannelName) -> bool:
     """Whether publishing to a channel that does not exist makes it."""
-    if is_platform_name(channel):
-        return True
     try:
         return namespaces.rules_for(channel).create == "publish"
     except ProtocolError:
