@@ -71,16 +71,22 @@ def sweep_off() -> None:
 @mutant
 def hold_off() -> None:
     """Announcements are lost, and what comes behind a hole is passed on as if there were none."""
-    from realtime.delivery.ordering import Ordering
+    from realtime.hub import Hub
 
+    def without_hole(hear: Any) -> Any:
+        def hear_without_hole(self: Hub, news: Any) -> None:
+            followed = self._channels.get(news.channel)
+            if followed is not None and followed.order is not None and news.first > followed.order.position + 1:
+                followed.order.position = news.first - 1
+                followed.restart_ledger(followed.order.position)
+                for level in (level for levels in followed.levels.values() for level in levels):
+                    level.position = followed.order.position
+            hear(self, news)
+
+        return hear_without_hole
+
+    _spoil(Hub, "hear", without_hole)
     _lose_announcements(0.1)
-    offer = Ordering.offer
-
-    def offer_at_once(self: Ordering, first: int, frames: Sequence[str]) -> Sequence[str]:
-        self.position = max(self.position, first - 1)
-        return offer(self, first, frames)
-
-    Ordering.offer = offer_at_once  # type: ignore[method-assign]
 
 
 @mutant
