@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import signal
 import sqlite3
@@ -181,6 +182,34 @@ async def test_a_dump_restored_under_live_clients(postgres_server: Postgres, res
         check_epochs(stage, epochs, once=restore is not restore_clean_in_steps)
         await check_old_positions(stage, epochs)
         assert stage.ledger.faults == []
+
+
+@pytest.mark.parametrize("restore", [restore_clean, restore_rows], ids=lambda restore: restore.__name__)
+async def test_a_dump_restored_while_all_workers_publish(postgres_server: Postgres, restore: Restore) -> None:
+    async with scene(postgres_server, f"busy_{restore.__name__}") as stage:
+        path = await asyncio.to_thread(dump, postgres_server, stage.url)
+        epochs = await stage.grow()
+        over = asyncio.Event()
+
+        async def publish(server: ServerProcess, name: str) -> None:
+            speaker = Speaker(stage.ledger, name)
+            await speaker.begin(server.port)
+            for number in itertools.count():
+                if over.is_set():
+                    break
+                await speaker.publish(LIVE, f"{name}-{number}")
+            speaker.end()
+
+        publishing = [asyncio.ensure_future(publish(server, f"busy{i}")) for i, server in enumerate(stage.servers)]
+        await aeventually(lambda: {"busy0-3", "busy1-3"} <= set(stage.ledger.names.values()), LIMIT_S)
+        await asyncio.to_thread(restore, postgres_server, stage.url, path)
+        await aeventually(lambda: len(stage.ledger.epochs[LIVE]) > 1, LIMIT_S)
+        over.set()
+        await asyncio.gather(*publishing)
+        await stage.speaker.publish(LIVE, "last")
+        await stage.settle(epochs, "last")
+        assert stage.ledger.faults == []
+        check_epochs(stage, epochs, once=True)
 
 
 def check_epochs(stage: Scene, epochs: dict[str, str], *, once: bool) -> None:
