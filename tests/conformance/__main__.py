@@ -1,6 +1,6 @@
 """Runs the Autobahn suite against the echo, and fails when a case fails.
 
-    python -m tests.conformance                          # all 517 cases, about half an hour
+    python -m tests.conformance                          # all 517 cases, ten minutes to an hour
     python -m tests.conformance --cases "5.*" "9.7.*"    # some
     python -m tests.conformance --through asgi           # messages by ASGI, as a project's own consumers get them
 

@@ -171,19 +171,26 @@ def _debian() -> str:
 def _quietly(
     command: list[str], folder: Path, environment: dict[str, str] | None = None, timeout_s: float = 600
 ) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout_s,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = done.stdout.decode(errors="replace")[-4000:]
-        raise SuiteError(f"{' '.join(command[:4])} … ended with {done.returncode}.\n{said}")
+    """Runs it with its output in the folder's file `log`, which is shown when it fails."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+                check=False,
+            )
+            ended = f"ended with {done.returncode}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            ended = f"did not end within {timeout_s:.0f} s"
+    if ended:
+        said = log.read_text(errors="replace")[-4000:]
+        raise SuiteError(f"{' '.join(command[:4])} … {ended}.\n{said}")
 
 
 def _groups(ended: dict[str, dict[str, str]]) -> Iterator[Group]:
