@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import http, machine, publish, resume, stalled
+from bench import connections, http, machine, publish, resume, stalled
 from bench.machine import Row
 
 MEASURES: dict[str, Callable[[], list[Row]]] = {
@@ -19,6 +19,7 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
     "http": http.measure,
     "resume": resume.measure,
     "stalled": stalled.measure,
+    "connections": connections.measure,
 }
 
 

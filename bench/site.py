@@ -3,7 +3,7 @@
     python -m bench.site --port N
 
 `POST /bench/empty` is an APIView that does nothing, on the same server; `GET /bench/rounds` counts the writer's rounds,
-`GET /bench/load` tells what the worker measures of itself.
+`GET /bench/load` tells what the worker measured of itself since it was asked last.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_addresses() -> None:
     from rest_framework.views import APIView
 
     from config import urls
-    from realtime import worker
+    from realtime.delivery.shedding import Ladder, Measurements, Step
     from realtime.log.writer import LogWriter, RoundStats
 
     counts = {"rounds": 0, "messages": 0}
@@ -44,12 +44,20 @@ def add_addresses() -> None:
     def rounds(request: HttpRequest) -> JsonResponse:
         return JsonResponse(counts)
 
-    def load(request: HttpRequest) -> JsonResponse:
-        running = worker.current()
-        assert running is not None
-        found = running.load
-        return JsonResponse({**asdict(found.measured), "connections": found.connections, "step": found.step})
+    measured: list[dict[str, float]] = []
+    update = Ladder.update
 
+    def note(ladder: Ladder, measurements: Measurements, now: float) -> Step:
+        step = update(ladder, measurements, now)
+        measured.append({**asdict(measurements), "step": step})
+        return step
+
+    def load(request: HttpRequest) -> JsonResponse:
+        found = measured.copy()
+        measured.clear()
+        return JsonResponse({"measured": found})
+
+    Ladder.update = note  # type: ignore[method-assign,assignment]
     LogWriter.__init__ = partialmethod(LogWriter.__init__, on_stats=count)  # type: ignore[method-assign,assignment]
     urls.urlpatterns[:0] = [
         path("bench/empty", Empty.as_view()),

@@ -308,7 +308,8 @@ class Settings:
     LAG_HIGH_MS = Key(
         500,
         "milliseconds",
-        "From here on the event loop counts as overloaded when it stays so late for a second. 0 is off.",
+        "Overloaded when the event loop stays so late for two seconds: then a message takes as long as the promise of "
+        "two seconds allows. 0 is off.",
     )
     MEMORY_MAX_BYTES = Key(
         0,
@@ -316,7 +317,7 @@ class Settings:
         "Overloaded from nine tenths of it. 0: the control group's limit divided by the workers, if there is one.",
     )
     QUEUE_HIGH_PERCENT = Key(
-        50,
+        80,
         "percent of WRITER_QUEUE_MESSAGES and WRITER_QUEUE_BYTES",
         "Overloaded from here, while what waits is still stored within a second; at 100 publishers are refused. "
         "0 is off.",
@@ -324,7 +325,7 @@ class Settings:
     READY_HIGH = Key(
         10_000,
         "subscribers",
-        "Overloaded while more than so many wait for their turn to read on from the log. 0 is off.",
+        "Overloaded while so many wait for their turn to read on from the log: a bystander waits a second. 0 is off.",
     )
     SHED_HOLD_S = Key(
         5, "seconds", "No step is taken back sooner: what it does needs time, and to and fro makes crowds.", least=1

@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 MEASURE_EVERY_S = 0.25
 """How often the ladder looks: several times within `RISE_S`, so that it rises on a series and not on one stall."""
 
-RISE_S = 1.0
-"""How long a threshold has to be reached without a break for the next step."""
+RISE_S = 2.0
+"""How long a threshold has to be reached without a break for the next step: longer than a crowd takes to connect, or
+than a machine is busy with something else."""
 
 MEMORY_EVERY_S = 1.0
 """How often the process's memory is looked at; it does not change faster than that matters."""
