@@ -184,8 +184,9 @@ def _begin(cursor: CursorWrapper, why: str) -> int:
     number = random.SystemRandom().randrange(1, 2**63)
     cursor.execute("SELECT EXISTS (SELECT 1 FROM realtime_log)")
     (used,) = cursor.fetchone()
+    # In a new database it is nobody's concern.
     logger.log(
-        logging.WARNING if used else logging.INFO, "A new incarnation of the database begins, with new epochs: %s", why
+        logging.WARNING if used else logging.DEBUG, "A new incarnation of the database begins, with new epochs: %s", why
     )
     cursor.execute("DELETE FROM realtime_incarnation")
     if is_postgres(cursor):
