@@ -16,7 +16,7 @@ from django.test import override_settings
 
 from realtime import load, worker
 from realtime.delivery.shedding import Measurements, Step
-from realtime.load import Load, Place, Refusal, cgroup_share_bytes, rss_bytes
+from realtime.load import Load, Memory, Place, Refusal, cgroup_share_bytes, rss_bytes
 from tests.conftest import MS, aeventually
 from tests.conversation import Peer, bearer, connected, stop_worker, token
 
@@ -222,6 +222,20 @@ def test_the_memory_of_this_process_is_read() -> None:
     kept = bytearray(b"x") * 50_000_000
     assert rss_bytes() - before > 40_000_000
     del kept
+
+
+def test_memory_that_is_free_again_does_not_count_although_the_process_keeps_it() -> None:
+    memory = Memory()
+    assert memory.in_use(100, 1000) == 100
+    assert memory.in_use(200, 3000) == 200
+    # Connections went: their blocks are free, the pages are not.
+    assert memory.in_use(200, 1500) == 100
+    # Others come: nothing grows until there are as many blocks as before.
+    assert memory.in_use(200, 3000) == 200
+    assert memory.in_use(220, 3300) == 220
+    # Pages were given back: what is left is in use.
+    assert memory.in_use(150, 2500) == 150
+    assert memory.in_use(150, 1250) == 75
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
