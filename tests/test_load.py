@@ -293,7 +293,7 @@ def test_memory_near_its_limit_is_overload(realtime_settings: Callable[..., None
     made = make()
     now = time.monotonic()
     measured = Measurements(memory_bytes=rss_bytes())
-    steps = [made.ladder.update(measured, now + index / 4) for index in range(6)]
+    steps = [made.ladder.update(measured, now + index / 4) for index in range(10)]
     assert steps[-1] is Step.REFUSE_NEW
     assert made.ladder.cause == "memory_bytes"
 
