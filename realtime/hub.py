@@ -36,7 +36,7 @@ from realtime.delivery.ordering import Ordering
 from realtime.delivery.recovery import Bounds, Plan, Skip
 from realtime.delivery.signals import SignalQueue
 from realtime.delivery.window import UNBOUNDED, Acked, Window
-from realtime.log.types import LogState, News
+from realtime.log.types import Known, LogState, News
 from realtime.protocol import positions
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
@@ -117,9 +117,10 @@ class Reader(Protocol):
 
     def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None: ...
 
-    def states(
-        self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]
-    ) -> None: ...
+    def changes(
+        self, known: dict[ChannelName, Known], done: Callable[[dict[ChannelName, LogState] | None], None]
+    ) -> None:
+        """The states of those channels whose log is another than the known one, or has another head."""
 
     def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None: ...
 
@@ -683,14 +684,16 @@ class Hub:
         is read from it. False, and nothing else, while the sweep before waits for the database."""
         if self._sweeping:
             return False
-        names = [name for name, followed in self._channels.items() if followed.order is not None]
-        if among is not None:
-            names = [name for name in names if among(name)]
-        if names:
+        known = {
+            name: (followed.channel_id, followed.epoch, followed.order.position)
+            for name, followed in self._channels.items()
+            if followed.order is not None and (among is None or among(name))
+        }
+        if known:
             self._sweeping = True
             self._sweep_began = self._loop.time()
-            self.counts["swept"] += len(names)
-            self._reader.states(names, self._swept)
+            self.counts["swept"] += len(known)
+            self._reader.changes(known, self._swept)
         return True
 
     # ------------------------------------------------------------------ following

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from realtime.conf import settings
 from realtime.counting import SECONDS, Histogram
 from realtime.log import incarnation, reads
 from realtime.log.patience import patience
-from realtime.log.types import NEVER_USED, LogState, Page
+from realtime.log.types import NEVER_USED, Known, LogState, Page
 from realtime.protocol.names import ChannelName
 
 logger = logging.getLogger(__name__)
@@ -118,8 +118,10 @@ class LogReader:
 
         self.run(lambda: reads.read_states(names), answer)
 
-    def states(self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]) -> None:
-        self.run(lambda: _in_parts(channels), done)
+    def changes(
+        self, known: dict[ChannelName, Known], done: Callable[[dict[ChannelName, LogState] | None], None]
+    ) -> None:
+        self.run(lambda: reads.read_changes(known), done)
 
     def rows(
         self,
@@ -171,14 +173,6 @@ class LogReader:
         self.run(
             lambda: reads.read_page(channel, after=after, before=before, since=None, order=None, limit=limit), done
         )
-
-
-def _in_parts(channels: Iterable[ChannelName]) -> dict[ChannelName, LogState]:
-    names = list(channels)
-    states: dict[ChannelName, LogState] = {}
-    for at in range(0, len(names), NAMES_A_QUERY):
-        states.update(reads.read_states(names[at : at + NAMES_A_QUERY]))
-    return states
 
 
 def _read_rows(channel_id: int, after: int, upto: int) -> tuple[list[tuple[int, str]], LogState]:

@@ -22,7 +22,7 @@ from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
 from realtime.log.patience import patience
 from realtime.log.sql import discard, integers, is_away, reopen_if_replaced, texts
-from realtime.log.types import NEVER_USED, LogState, Page, Skipped
+from realtime.log.types import NEVER_USED, Known, LogState, Page, Skipped
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
@@ -92,15 +92,40 @@ def read_states(names: Collection[ChannelName]) -> dict[ChannelName, LogState]:
 
 def read_heads(channel_ids: Collection[int]) -> dict[int, LogState]:
     """The state of each log, by channel id; ids without a log are left out."""
+    return {row[0]: LogState(*row) for row in _read_heads(channel_ids)}
+
+
+def read_changes(known: Mapping[ChannelName, Known]) -> dict[ChannelName, LogState]:
+    """The states of those logs that are not the known ones, or have another head than is known. By ids, as far as there
+    are any: a sweep asks for all that a worker follows, and by name it would cost the double."""
+    names = {channel_id: name for name, (channel_id, _, _) in known.items() if channel_id is not None}
+    unread = {name for name, (channel_id, _, _) in known.items() if channel_id is None}
+    unread.update(names.values())
+    changed: dict[ChannelName, LogState] = {}
+    for row in _read_heads(names):
+        name = names[row[0]]
+        unread.discard(name)
+        _, epoch, position = known[name]
+        if row[1] != epoch or row[3] != position:
+            changed[name] = LogState(*row)
+    # Never published to, or deleted, or made anew under another id.
+    for name, state in read_states(unread).items():
+        _, epoch, position = known[name]
+        if state.epoch != epoch or state.head != position:
+            changed[name] = state
+    return changed
+
+
+def _read_heads(channel_ids: Collection[int]) -> list[Any]:
     if not channel_ids:
-        return {}
+        return []
     sql = "SELECT channel_id, epoch, oldest, head, last_time FROM realtime_log WHERE channel_id"
 
     def query(cursor: CursorWrapper) -> list[Any]:
         cursor.execute(*_among(cursor, sql, list(channel_ids)))
         return list(cursor.fetchall())
 
-    return {row[0]: LogState(*row) for row in _read(query)}
+    return _read(query)
 
 
 def read_messages(

@@ -36,6 +36,10 @@ class LogState(NamedTuple):
 
 NEVER_USED = LogState(None, None, 1, 0, 0)
 
+Known = tuple[int | None, str | None, int]
+"""What a hub knows of a log: channel id, epoch, and the serial it has reached. A plain tuple, since a sweep makes ten
+thousand of them."""
+
 
 # A Struct: a frozen dataclass takes four times as long to make, once per append.
 class Published(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from typing import Any
 from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery.blocks import Encoding
 from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Overflow, Rows, Subscriber
-from realtime.log.types import LogState, News
+from realtime.log.types import Known, LogState, News
 from realtime.protocol import positions
 from realtime.protocol.names import ChannelName
 
@@ -159,8 +159,18 @@ class Reader:
     def state(self, channel: ChannelName, done: Callable[[LogState | None], None]) -> None:
         self._ask(self.log.state, done)
 
-    def states(self, channels: list[ChannelName], done: Callable[[dict[ChannelName, LogState] | None], None]) -> None:
-        self._ask(lambda: dict.fromkeys(channels, self.log.state()), done)
+    def changes(
+        self, known: dict[ChannelName, Known], done: Callable[[dict[ChannelName, LogState] | None], None]
+    ) -> None:
+        def read() -> dict[ChannelName, LogState]:
+            state = self.log.state()
+            return {
+                name: state
+                for name, (_, epoch, position) in known.items()
+                if state.epoch != epoch or state.head != position
+            }
+
+        self._ask(read, done)
 
     def rows(self, channel_id: int, after: int, upto: int, done: Callable[[Rows | None], None]) -> None:
         rows = self.log.rows

@@ -31,6 +31,8 @@ from realtime.log import (
     reading,
     reads,
 )
+from realtime.log.reads import read_changes
+from realtime.log.types import Known
 from realtime.models import Channel, Message
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
@@ -87,6 +89,31 @@ def test_heads_of_many_logs_in_one_query(django_assert_num_queries: Any) -> None
         heads = read_heads([*ids, 10**9])
     assert heads == {state.channel_id: state for state in states.values()}
     assert read_heads([]) == {}
+
+
+def test_changes_are_told_of_logs_that_are_not_what_was_known(django_assert_num_queries: Any) -> None:
+    names = [ChannelName(f"known{i}") for i in range(700)]
+    publish(*[append(name, "a") for name in names])
+    states = read_states(names)
+    known: dict[ChannelName, Known] = {
+        name: (state.channel_id, state.epoch, state.head) for name, state in states.items()
+    }
+    with django_assert_num_queries(1):
+        assert read_changes(known) == {}
+    # Behind; of another epoch; deleted and made anew under the same name; not there; only there by now.
+    behind, renewed, remade, gone, new = names[0], names[1], names[2], names[3], ChannelName("new")
+    publish(append(behind, "b"))
+    new_epoch(renewed)
+    Channel.objects.filter(name__in=[remade, gone]).delete()
+    publish(append(remade, "b"), append(new, "b"))
+    known |= {new: (None, None, 0), GAMMA: (None, None, 0)}
+    found = read_changes(known)
+    assert found == {name: state for name, state in read_states(known).items() if name in found}
+    assert set(found) == {behind, renewed, remade, gone, new}
+    assert found[gone] == NEVER_USED
+    # A head below what is known is a change as well: the hub has heard more since, or the database went back.
+    assert set(read_changes({behind: (states[behind].channel_id, states[behind].epoch, 99)})) == {behind}
+    assert read_changes({}) == {}
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
