@@ -29,7 +29,7 @@ from realtime.log.changes import PATIENCE_MS, LogLocked, changing, is_postgres, 
 from realtime.log.mark import Mark
 from realtime.log.patience import patience
 from realtime.log.sql import integers, is_away, reopen_if_replaced, texts
-from realtime.log.witness import POSTGRES_NUMBER, POSTGRES_SESSION, file_of, sqlite_witness
+from realtime.log.witness import POSTGRES_NUMBER, POSTGRES_SEAL, file_of, sqlite_witness
 
 logger = logging.getLogger(__name__)
 
@@ -289,34 +289,33 @@ def _recall(cursor: CursorWrapper) -> int | None:
     seen there. Otherwise the server is familiar from now on."""
     # Before the question: another thread may ask as well.
     known_number, known_flushed = _Memory.number, _Memory.flushed
-    number, session, flushed = _ask(cursor)
-    if number is None:
+    seal, flushed = _ask(cursor)
+    if seal is None:
         return None
+    number = int(seal.partition(" ")[0])
     if number == known_number and known_flushed is not None and flushed is not None and flushed < known_flushed:
         return None
     _Memory.number, _Memory.flushed = number, flushed
-    witness.session = session
+    witness.session = seal.partition(" ")[2]
     return number
 
 
-def _ask(cursor: CursorWrapper) -> tuple[int | None, str, int | None]:
-    """The number, the session, and where the write-ahead log ends on disk."""
+def _ask(cursor: CursorWrapper) -> tuple[str | None, int | None]:
+    """The seal, and where the write-ahead log ends on disk."""
     if _Memory.is_told:
         try:
             # A savepoint, where an error would end the transaction.
             with transaction.atomic(using=settings.DATABASE) if cursor.db.in_atomic_block else nullcontext():
-                cursor.execute(
-                    f"SELECT {POSTGRES_NUMBER}, {POSTGRES_SESSION}, (pg_current_wal_flush_lsn() - '0/0')::bigint"
-                )
-                answer: tuple[int | None, str, int | None] = cursor.fetchone()
+                cursor.execute(f"SELECT {POSTGRES_SEAL}, (pg_current_wal_flush_lsn() - '0/0')::bigint")
+                answer: tuple[str | None, int | None] = cursor.fetchone()
                 return answer
         except DatabaseError as error:
             if is_away(error):
                 raise
             logger.info("The database does not tell where its write-ahead log ends: %s", error)
             _Memory.is_told = False
-    cursor.execute(f"SELECT {POSTGRES_NUMBER}, {POSTGRES_SESSION}")
-    return (*cursor.fetchone(), None)
+    cursor.execute(f"SELECT {POSTGRES_SEAL}")
+    return (cursor.fetchone()[0], None)
 
 
 # -- SQLite -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -20,11 +19,11 @@ from django.db.backends.utils import CursorWrapper
 from realtime.log.patience import idle_limit
 from realtime.log.witness import (
     POSTGRES_NUMBER,
-    POSTGRES_SESSION,
+    POSTGRES_SEAL,
     Unsound,
     Witness,
     file_of,
-    is_familiar,
+    number_of,
     sqlite_witness,
 )
 from realtime.protocol.names import is_platform_name
@@ -50,8 +49,6 @@ class LockedLog(NamedTuple):
     head: int
     last_time: int
     current: bool = True
-    #: PostgreSQL: see `witness.session`.
-    session: str = ""
 
 
 #: A message that may be stored already: index of its channel's name, client, id. Bare tuples on the path of a message:
@@ -345,21 +342,18 @@ class Sqlite:
 
 Statement = tuple[str, Sequence[Any]]
 
-#: NULL for a log, and then for all of them, where the witness is not sound.
-_CURRENT = f"l.incarnation = {POSTGRES_NUMBER}"
 
-
-def _lock(current: str) -> str:
+def _lock(seal: str) -> str:
     return (
-        f"SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time, {current} FROM realtime_channel c"
+        f"SELECT c.name, l.channel_id, l.epoch, l.head, l.last_time, l.incarnation, {seal} FROM realtime_channel c"
         " JOIN realtime_log l ON l.channel_id = c.id WHERE c.name = ANY(%s::text[])"
         # Sorted: two rounds that want the same logs in another order would deadlock.
         " ORDER BY l.channel_id FOR NO KEY UPDATE OF l"
     )
 
 
-_LOCK = _lock(f"{_CURRENT}, {POSTGRES_SESSION}")
-_LOCK_UNGUARDED = _lock("true, ''")
+_LOCK = _lock(POSTGRES_SEAL)
+_LOCK_UNGUARDED = _lock("''")
 _KNOWN = (
     "WITH n AS MATERIALIZED (SELECT c.id, x.i - 1 AS i FROM unnest(%s::text[]) WITH ORDINALITY AS x (name, i)"
     " JOIN realtime_channel c ON c.name = x.name)"
@@ -407,27 +401,28 @@ class Postgres:
             indices, clients, mids = zip(*wanted, strict=True)
             statements.append((_KNOWN, (array, integers(indices), texts(clients), texts(mids))))
         results = self._run(cursor, statements)
-        logs = list(map(LockedLog._make, results[0]))
+        logs = self._judge(cursor, results[0])
         known: list[Known] = results[1] if wanted else []
-        if self._guarded and logs and not is_familiar(logs[0].session):
-            raise Unsound
-        if not all(map(attrgetter("current"), logs)):
-            logs = self._look_again(cursor, logs)
         return Look(logs, known, self._busy(cursor, names, logs) if locks.skip and len(logs) < len(names) else set())
 
-    def _look_again(self, cursor: CursorWrapper, logs: Sequence[LockedLog]) -> list[LockedLog]:
-        """Which of the logs are current, now that they are held: the statement that locked them may have waited for
-        whoever gave them a new epoch, in an incarnation that had not begun yet when it began."""
-        if any(log.current is None for log in logs):
+    def _judge(self, cursor: CursorWrapper, rows: Sequence[Any]) -> list[LockedLog]:
+        """Which of the logs have an epoch of this incarnation. Raises `Unsound`."""
+        if not self._guarded or not rows:
+            return [LockedLog(*row[:5]) for row in rows]
+        number = self._number(rows[0][6])
+        if any(row[5] != number for row in rows):
+            # The statement may have waited for whoever gave them a new epoch, in an incarnation that had not begun yet
+            # when the statement did. Now that they are held, what is read is the last word.
+            cursor.execute(f"SELECT {POSTGRES_SEAL}")
+            number = self._number(cursor.fetchone()[0])
+        return [LockedLog(*row[:5], row[5] == number) for row in rows]
+
+    @staticmethod
+    def _number(seal: str | None) -> int:
+        number = None if seal is None else number_of(seal)
+        if number is None:
             raise Unsound
-        cursor.execute(
-            f"SELECT l.channel_id, {_CURRENT} FROM realtime_log l WHERE l.channel_id = ANY(%s::bigint[])",
-            (integers(log.channel_id for log in logs),),
-        )
-        current = dict(cursor.fetchall())
-        if None in current.values():
-            raise Unsound
-        return [log._replace(current=current[log.channel_id]) for log in logs]
+        return number
 
     def _busy(self, cursor: CursorWrapper, names: Sequence[str], logs: Sequence[LockedLog]) -> set[str]:
         missing = set(names).difference(log.name for log in logs)

@@ -221,7 +221,13 @@ def first_round(folder: Path) -> None:
 def test_a_round_that_does_not_ask_is_noticed(
     condition: str, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module, name in ((sql, "_LOCK"), (sql, "_CURRENT"), (sql, "_EPOCHS"), (incarnation, "POSTGRES_NUMBER")):
+    for module, name in (
+        (sql, "_LOCK"),
+        (sql, "_EPOCHS"),
+        (sql, "POSTGRES_SEAL"),
+        (incarnation, "POSTGRES_NUMBER"),
+        (incarnation, "POSTGRES_SEAL"),
+    ):
         text = getattr(module, name)
         assert text.count(condition) == 1, (name, condition)
         monkeypatch.setattr(module, name, text.replace(condition, "true"))
@@ -256,7 +262,7 @@ def test_an_emptied_table_that_is_not_noted_is_noticed(tmp_path: Path) -> None:
 def test_a_log_that_is_given_two_epochs_is_noticed(
     monkeypatch: pytest.MonkeyPatch, realtime_settings: Callable[..., None]
 ) -> None:
-    mutate(monkeypatch, sql.Postgres, "_look_again", "current = dict(cursor.fetchall())", "return list(logs)")
+    mutate(monkeypatch, sql.Postgres, "_judge", "number = self._number(cursor.fetchone()[0])", "pass")
     with pytest.raises(AssertionError):
         test_incarnation.test_a_round_that_waited_for_a_new_epoch_does_not_give_another(realtime_settings)
 
@@ -264,7 +270,7 @@ def test_a_log_that_is_given_two_epochs_is_noticed(
 @pytest.mark.postgres
 @pytest.mark.usefixtures("log")
 def test_a_memory_that_is_not_asked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "is_familiar", lambda session: True)
+    monkeypatch.setattr(sql, "number_of", lambda seal: int(seal.partition(" ")[0]))
     with pytest.raises(AssertionError):
         test_incarnation.test_who_did_not_settle_asks_his_own_memory(monkeypatch)
 
