@@ -415,7 +415,10 @@ class Postgres:
             # when the statement did. Now that they are held, what is read is the last word.
             cursor.execute(f"SELECT {POSTGRES_SEAL}")
             number = self._number(cursor.fetchone()[0])
-        return [LockedLog(*row[:5], row[5] == number) for row in rows]
+        return [
+            LockedLog(name, channel_id, epoch, head, last_time, incarnation == number)
+            for name, channel_id, epoch, head, last_time, incarnation, _ in rows
+        ]
 
     @staticmethod
     def _number(seal: str | None) -> int:
