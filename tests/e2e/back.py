@@ -164,7 +164,8 @@ class Speaker:
         self.socket: Talker | None = None
         self.ref = 0
         self.refusals = 0
-        """Answers `unavailable`."""
+        """Answers after which it tried again."""
+        self.tries_after = {"unavailable"}
 
     async def begin(self, port: int) -> None:
         self.socket = await talker(port, token(self.name))
@@ -186,7 +187,7 @@ class Speaker:
             if answer["type"] == "published":
                 self.ledger.enter(self.name, channel, answer["epoch"], answer["serials"][0], mid)
                 return
-            if answer["code"] != "unavailable":
+            if answer["code"] not in self.tries_after:
                 raise AssertionError(answer)
             self.refusals += 1
             await asyncio.sleep(0.5)
