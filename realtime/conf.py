@@ -306,7 +306,7 @@ class Settings:
 
     # -- shedding: what is given up under load; how the thresholds were found is in docs/explanation/load.md -----------
     LAG_HIGH_MS = Key(
-        500,
+        1000,
         "milliseconds",
         "Overloaded when the event loop stays so late for two seconds: then a message takes as long as the promise of "
         "two seconds allows. 0 is off.",
