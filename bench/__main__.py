@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import connections, http, machine, publish, resume, stalled
+from bench import connections, http, machine, publish, resume, scale, stalled, sweep
 from bench.machine import Row
 
 MEASURES: dict[str, Callable[[], list[Row]]] = {
@@ -20,6 +20,8 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
     "resume": resume.measure,
     "stalled": stalled.measure,
     "connections": connections.measure,
+    "sweep": sweep.measure,
+    "scale": scale.measure,
 }
 
 
