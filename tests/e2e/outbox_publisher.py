@@ -230,12 +230,21 @@ def report() -> None:
         facts = [list(row) for row in cursor.fetchall()]
         cursor.execute("SELECT envelope FROM realtime_message ORDER BY channel_id, serial")
         messages = [json.loads(row[0]) for row in cursor.fetchall()]
-        relays: list[int] = []
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT count(*) FROM outbox_relay GROUP BY pid")
-            relays = [row[0] for row in cursor.fetchall()]
     said = [[message["channel"], message["serial"], message["data"]] for message in messages]
-    print(json.dumps({"waiting": waiting, "facts": facts, "messages": said, "relays": relays}))
+    print(json.dumps({"waiting": waiting, "facts": facts, "messages": said, "relays": _relays()}))
+
+
+def report_relays() -> None:
+    print(json.dumps({"relays": _relays()}))
+
+
+def _relays() -> list[int]:
+    """How often each connection has relayed; only PostgreSQL tells."""
+    if connection.vendor != "postgresql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM outbox_relay GROUP BY pid")
+        return [row[0] for row in cursor.fetchall()]
 
 
 def main() -> None:
@@ -244,6 +253,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("table")
     commands.add_parser("report")
+    commands.add_parser("relays")
     publishing = commands.add_parser("publish")
     publishing.add_argument("name", help="of this process; its connections are called after it")
     publishing.add_argument("done", help="file that gets a letter per transaction")
@@ -259,6 +269,8 @@ def main() -> None:
         case "publish":
             channels, client = given.channels.split(","), given.client
             publish_until_ended(given.name, given.done, given.rate)
+        case "relays":
+            report_relays()
         case _:
             report()
 
