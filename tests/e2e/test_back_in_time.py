@@ -163,9 +163,9 @@ async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) 
 def _combined() -> list[Any]:
     """All ways, with all who may publish first; some of it only with -m slow."""
     quick: dict[str, list[Restore]] = {
-        "worker": RESTORES,
-        "process": [restore_rows, restore_some_rows],
-        "stopped": [restore_clean, restore_rows],
+        "worker": [restore_clean_in_steps, restore_rows],
+        "process": [restore_some_rows],
+        "stopped": [restore_clean],
     }
     return [
         pytest.param(
@@ -187,7 +187,11 @@ async def test_a_dump_restored_under_live_clients(postgres_server: Postgres, res
         assert stage.ledger.faults == []
 
 
-@pytest.mark.parametrize("restore", [restore_clean, restore_rows], ids=lambda restore: restore.__name__)
+@pytest.mark.parametrize(
+    "restore",
+    [pytest.param(restore_clean, marks=pytest.mark.slow), restore_rows],
+    ids=lambda restore: restore.__name__,
+)
 async def test_a_dump_restored_while_all_workers_publish(postgres_server: Postgres, restore: Restore) -> None:
     async with scene(postgres_server, f"busy_{restore.__name__}") as stage:
         path = await asyncio.to_thread(dump, postgres_server, stage.url)
