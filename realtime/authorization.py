@@ -65,6 +65,7 @@ _NO_CONTEXT: Context = {}
 class _Registered:
     hook: Hook
     remember_s: float
+    sees_messages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class NeedsHook:
     identity: Identity
     channel: ChannelName
     operation: Operation
+    sees_messages: bool = False
+    """A hook looks at what is published: the answer holds for these messages alone."""
 
 
 _hooks: dict[str, tuple[_Registered, ...]] = {}
@@ -90,16 +93,22 @@ _changes = 0
 # ---------------------------------------------------------------- hooks
 
 
-def register(namespace: str, hook: Hook, *, remember_s: float = 0.0) -> None:
+def register(namespace: str, hook: Hook, *, remember_s: float = 0.0, sees_messages: bool = False) -> None:
     """Ask `hook(identity, channel, operation, context)` before anything is allowed in `namespace`.
 
     The hook is called only for what the capability and the namespace already allow: it can narrow, never widen. `True`
     allows; any other value refuses, and so does an exception (logged). It runs in a thread and may use the ORM.
     Several hooks of one namespace must all agree. `remember_s` keeps a yes for that long, per client, channel and
     operation; `reauthorize()` forgets it.
+
+    With `sees_messages` the hook is asked about every publish of a client, whatever it came by, and no yes to `publish`
+    is remembered. The context is then {"messages": the `NewMessage`s, their `data` as canonical JSON text, "client":
+    whom they are from, which for an API key may be another than the identity's, and "" for nobody}. It may raise
+    ProtocolError `bad_frame` about what is not well formed. `publish` is also asked without messages, when it is only
+    to be known whether something may be published at all.
     """
     with _lock:
-        _hooks[namespace] = (*_hooks.get(namespace, ()), _Registered(hook, remember_s))
+        _hooks[namespace] = (*_hooks.get(namespace, ()), _Registered(hook, remember_s, sees_messages))
 
 
 def unregister(namespace: str, hook: Hook) -> None:
@@ -113,11 +122,11 @@ def unregister(namespace: str, hook: Hook) -> None:
     _remembered.clear()
 
 
-def authorizes(namespace: str, *, remember_s: float = 0.0) -> Callable[[Hook], Hook]:
+def authorizes(namespace: str, *, remember_s: float = 0.0, sees_messages: bool = False) -> Callable[[Hook], Hook]:
     """`register` as a decorator: `@authorizes("chat")`."""
 
     def put(hook: Hook) -> Hook:
-        register(namespace, hook, remember_s=remember_s)
+        register(namespace, hook, remember_s=remember_s, sees_messages=sees_messages)
         return hook
 
     return put
@@ -144,8 +153,11 @@ def decide(identity: Identity, channel: ChannelName, operation: Operation) -> Ru
         raise
     if not _granted(identity, rules, operation):
         raise _forbidden(identity, channel, operation)
-    if rules.name not in _hooks:
+    registered = _hooks.get(rules.name)
+    if registered is None:
         return rules
+    if operation == "publish" and any(each.sees_messages for each in registered):
+        return NeedsHook(rules, identity, channel, operation, True)
     if _remembered and _remembered.get((identity.client, identity.kind, channel, operation), 0.0) > time.monotonic():
         return rules
     return NeedsHook(rules, identity, channel, operation)
@@ -252,7 +264,7 @@ def _ask(question: NeedsHook, context: Context | None) -> None:
                 channel=channel,
             )
     remember_s = min((each.remember_s for each in registered), default=0.0)
-    if remember_s > 0 and not context and changes == _changes:
+    if remember_s > 0 and not context and not question.sees_messages and changes == _changes:
         if len(_remembered) >= REMEMBERED_MOST:
             _remembered.clear()
         _remembered[(identity.client, identity.kind, channel, operation)] = time.monotonic() + remember_s

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import assert_never, cast
 
@@ -31,7 +31,7 @@ from realtime.namespaces import Rules
 from realtime.protocol import positions, session
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import CLOSES, ProtocolError
-from realtime.protocol.messages import signal_frame
+from realtime.protocol.messages import NewMessage, signal_frame
 from realtime.protocol.names import ChannelName, ClientId
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.tokens import Identity, SessionEnd
@@ -354,8 +354,9 @@ class Connection:
         operation: Operation,
         allowed: Callable[[Rules], None],
         refused: Callable[[ProtocolError], None],
+        messages: Sequence[NewMessage] | None = None,
     ) -> None:
-        """Calls one of the two: at once, unless an application's hook has to be asked."""
+        """Calls one of the two: at once, unless an application's hook has to be asked. `messages`: of a publish."""
         assert self.identity is not None
         try:
             decision = authorization.decide(self.identity, channel, operation)
@@ -364,31 +365,32 @@ class Connection:
             return
         if not isinstance(decision, NeedsHook):
             allowed(decision)
-        elif (channel, operation) in self._allowed:
+        elif (channel, operation) in self._allowed and not decision.sees_messages:
             allowed(decision.rules)
         else:
-            task = asyncio.ensure_future(self._ask(self.identity, channel, operation, allowed, refused))
+            task = asyncio.ensure_future(self._ask(decision, messages, allowed, refused))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _ask(
         self,
-        identity: Identity,
-        channel: ChannelName,
-        operation: Operation,
+        question: NeedsHook,
+        messages: Sequence[NewMessage] | None,
         allowed: Callable[[Rules], None],
         refused: Callable[[ProtocolError], None],
     ) -> None:
         rights = self._rights
+        identity, channel, operation = question.identity, question.channel, question.operation
+        context = {"messages": messages, "client": identity.client} if question.sees_messages else None
         try:
-            rules = await authorization.authorize_async(identity, channel, operation)
+            rules = await authorization.authorize_async(identity, channel, operation, context)
         except ProtocolError as error:
             if not self._gone:
                 refused(error)
             return
         if self._gone:
             return
-        if rights == self._rights:
+        if rights == self._rights and not question.sees_messages:
             if len(self._allowed) >= REMEMBERED_MOST:
                 self._allowed.clear()
             self._allowed.add((channel, operation))
@@ -433,6 +435,7 @@ class Connection:
                 "publish",
                 partial(self._submit, effect),
                 partial(self._refuse_publish, effect),
+                effect.messages,
             )
         self._draining = False
 

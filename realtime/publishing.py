@@ -103,8 +103,9 @@ def publish_batch(
 
     `client` is whom the messages are from, when that is not the identity's own client (API keys may say so).
     """
-    rules = authorization.authorize(identity, channel, "publish")
-    return _append(build(identity, rules, channel, messages, client=client))
+    publisher = identity.client if client is None else client
+    rules = authorization.authorize(identity, channel, "publish", {"messages": messages, "client": publisher})
+    return _append(build(identity, rules, channel, messages, client=publisher))
 
 
 def publish_batches(items: Sequence[Batch]) -> list[Published | ProtocolError]:
@@ -115,7 +116,8 @@ def publish_batches(items: Sequence[Batch]) -> list[Published | ProtocolError]:
     outcomes: list[Published | ProtocolError | Append] = []
     for item in items:
         try:
-            rules = authorization.authorize(item.identity, item.channel, "publish")
+            context = {"messages": item.messages, "client": item.client}
+            rules = authorization.authorize(item.identity, item.channel, "publish", context)
             outcomes.append(build(item.identity, rules, item.channel, item.messages, client=item.client))
         except ProtocolError as refusal:
             outcomes.append(refusal)

@@ -230,6 +230,31 @@ def test_an_answer_about_a_context_and_a_no_are_not_remembered() -> None:
     assert isinstance(decide(anyone, CHAT, "publish"), NeedsHook)
 
 
+def test_a_hook_that_sees_messages_is_asked_about_every_publish() -> None:
+    asked: list[tuple[str, Any]] = []
+    context = {"messages": ["m"], "client": "ana"}
+
+    @authorizes("chat", remember_s=60, sees_messages=True)
+    def hook(identity: Identity, channel: ChannelName, operation: str, context: Any) -> bool:
+        asked.append((operation, dict(context)))
+        return True
+
+    anyone = client({"*": ["*"]})
+    for _ in range(2):
+        authorize(anyone, CHAT, "publish", context)
+        authorize(anyone, CHAT, "publish")
+        authorize(anyone, CHAT, "subscribe")
+    assert asked == [
+        ("publish", context),
+        ("publish", {}),
+        ("subscribe", {}),
+        ("publish", context),
+        ("publish", {}),
+    ], "a yes to publish holds for its messages alone; one to subscribe is remembered"
+    decision = decide(anyone, CHAT, "publish")
+    assert isinstance(decision, NeedsHook) and decision.sees_messages
+
+
 def test_allowed_operations_are_those_that_all_three_allow() -> None:
     register("chat", lambda _identity, _channel, operation, _context: operation != "publish")
     anyone = client({"chat:*": ["publish", "subscribe"], "*": ["history"]})

@@ -518,6 +518,23 @@ async def test_a_hook_is_asked_in_a_thread_and_its_yes_is_remembered(room: None)
     assert hook.asked == [("ana", "room:x", "publish"), ("ana", "room:x", "subscribe")]
 
 
+async def test_a_hook_that_sees_messages_is_asked_about_each_publish(room: None) -> None:
+    seen: list[object] = []
+
+    def hook(identity: tokens.Identity, channel: ChannelName, operation: str, context: Any) -> bool:
+        if operation == "publish":
+            seen.append(([(each.event, each.data) for each in context["messages"]], context["client"]))
+            return all(each.data != '"no"' for each in context["messages"])
+        return True
+
+    authorization.register("room", hook, remember_s=60, sees_messages=True)
+    async with connected() as peer:
+        assert (await peer.publish("room:x", 1))["serials"] == [1]
+        assert (await peer.publish("room:x", "no"))["code"] == "forbidden"
+        assert (await peer.publish("room:x", {"b": 1}))["serials"] == [2]
+    assert seen == [([("message", data)], "ana") for data in ("1", '"no"', '{"b":1}')]
+
+
 async def test_a_no_of_a_hook_is_not_remembered(room: None) -> None:
     hook = Hook("room")
     hook.answer = lambda client, channel, operation: len(hook.asked) > 1

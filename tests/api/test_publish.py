@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from realtime import authorization
 from realtime.delivery.capability import Capability
 from realtime.models import Message, Namespace
-from realtime.tokens import create_api_key
+from realtime.protocol.names import ChannelName
+from realtime.tokens import Identity, create_api_key
 from tests.api.conftest import Api, assert_refused, messages_path, token
 
 
@@ -321,3 +323,27 @@ def test_a_capability_is_what_counts_not_who_asks(api: Api) -> None:
     _, key = create_api_key("backend", {"a": ["history"]})
     assert_refused(api.publish("a", {"data": 1}, auth=key), 403, "forbidden")
     assert Capability.parse({"a": ["history"]}).allows("a", "history")
+
+
+def test_a_hook_that_sees_messages_sees_those_of_every_door(api: Api) -> None:
+    seen: list[object] = []
+
+    def hook(identity: Identity, channel: ChannelName, operation: str, context: Any) -> bool:
+        if operation == "publish":
+            seen.append(([each.data for each in context["messages"]], context["client"]))
+            return all(each.data != "13" for each in context["messages"])
+        return True
+
+    Namespace.objects.create(name="seen")
+    authorization.register("seen", hook, remember_s=60, sees_messages=True)
+    try:
+        assert api.publish("seen:x", {"messages": [{"data": 1}, {"data": 2}]}).status_code == 201
+        assert_refused(api.publish("seen:x", {"messages": [{"data": 1}, {"data": 13}]}), 403, "forbidden")
+        items = [{"channel": "seen:x", "messages": [{"data": each}]} for each in (3, 13)]
+        answer = publish_many(api, {"items": items}).json()["items"]
+        key = create_api_key("backend")[1]
+        assert api.publish("seen:x", {"client": "bo", "data": 4}, auth=key).status_code == 201
+    finally:
+        authorization.unregister("seen", hook)
+    assert answer[0]["serials"] == [3] and answer[1]["error"]["code"] == "forbidden"
+    assert seen == [(["1", "2"], "ana"), (["1", "13"], "ana"), (["3"], "ana"), (["13"], "ana"), (["4"], "bo")]
