@@ -43,7 +43,7 @@ export class FakeServer {
     this.epochs = 0;
   }
 
-  /** A transport for `new Client({ transport })`. */
+  /** A transport for `new Client({ transports })`. */
   open(target) {
     const link = new FakeLink(this, target);
     this.links.push(link);

@@ -11,7 +11,7 @@ import { FakeServer } from "./server.js";
 export function setup({ seed = 1, auto = true, who = "ana", ...options } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, { client: who, auto });
-  const client = new Client({ transport: server, clock, random: seeded(seed), events: null, ...options });
+  const client = new Client({ transports: [server], clock, random: seeded(seed), events: null, ...options });
   /** @type {string[]} */
   const states = [];
   client.on("state", (state) => states.push(state.name));

@@ -15,6 +15,7 @@ import { Latency } from "./latency.js";
 import { TRANSITIONS } from "./line-state.js";
 import { checkChannel } from "./names.js";
 import { Outbox } from "./outbox.js";
+import { TransportChoice } from "./transport-choice.js";
 import { socketUrl, WebSocketTransport } from "./transport-websocket.js";
 
 /** @typedef {import("./channel.js").ChannelOptions} ChannelOptions */
@@ -38,7 +39,9 @@ import { socketUrl, WebSocketTransport } from "./transport-websocket.js";
  * @property {string} [clientId] Who we are, if it is known before the server says it: then unsent messages found on the
  *   device are there before the first connection.
  * @property {import("./transport-websocket.js").WebSocketConstructor} [WebSocket] Where there is no global one.
- * @property {import("./transport-websocket.js").Transport} [transport] Instead of a WebSocket.
+ * @property {readonly import("./transport-websocket.js").Transport[]} [transports] Instead of a WebSocket, the best first.
+ *   The next is tried where one does not get through, and the best again in the background.
+ * @property {import("./transport-choice.js").TransportMemory} [memory] Remembers for an hour which of them worked here.
  * @property {Clock} [clock]
  * @property {() => number} [random] As `Math.random`.
  * @property {import("./storage.js").OutboxStorage} [storage] Keeps unsent messages over a reload.
@@ -91,12 +94,16 @@ const TOKEN_AGAIN_MS = 5_000;
 const MOVE_GRACE_MS = 5_000;
 /** How long the account of a recovery waits for our own messages to be stored. */
 const SENT_WITHIN_MS = 3_000;
+/** How soon another transport is tried when one does not get through. */
+const OTHER_WITHIN_MS = 500;
 /** How often a line whose answers are late is measured. */
 const MEASURE_MS = 2_000;
 
 export class Client {
   #url;
   #token;
+  #choice;
+  /** @type {import("./transport-websocket.js").Transport} Of the current connection, or of the last one. */
   #transport;
   #clock;
   #random;
@@ -122,6 +129,9 @@ export class Client {
   #measureTimer;
   #tokenTimer;
   #moveTimer;
+  #upgradeTimer;
+  /** @type {Connection | null} A try of the best transport beside a connection by another. */
+  #upgrade = null;
   #latency = new Latency();
   /** @type {ReadyFrame | null} */
   #ready = null;
@@ -156,7 +166,9 @@ export class Client {
     const { clock = systemClock, random, storage, outbox = {} } = options;
     this.#url = options.url ?? "/ws";
     this.#token = options.token ?? (() => null);
-    this.#transport = options.transport ?? new WebSocketTransport(options.WebSocket);
+    const transports = options.transports ?? [new WebSocketTransport(options.WebSocket)];
+    this.#choice = new TransportChoice(transports, options.memory ?? null, clock.now());
+    this.#transport = this.#choice.current;
     this.#clock = clock;
     this.#random = random ?? Math.random;
     this.#backoffOptions = options.backoff ?? {};
@@ -169,6 +181,7 @@ export class Client {
     this.#tokenTimer = new Timer(clock, () => void this.#renew());
     this.#recoveredTimer = new Timer(clock, () => this.#tellRecovered());
     this.#moveTimer = new Timer(clock, () => this.#leaveWorker());
+    this.#upgradeTimer = new Timer(clock, () => void this.#tryUpgrade());
     this.#outbox = new Outbox({
       clock,
       random: this.#random,
@@ -209,7 +222,7 @@ export class Client {
     return this.#ready;
   }
 
-  /** "websocket", or the name of another transport. */
+  /** The name of the transport of the current connection, or of the last one: "websocket" or another. */
   get transport() {
     return this.#transport.name;
   }
@@ -344,29 +357,71 @@ export class Client {
     }
     if (current !== this.#try) return;
     try {
-      /** @type {Connection} */
-      const connection = new Connection({
-        transport: this.#transport,
-        url: this.#transport instanceof WebSocketTransport ? socketUrl(this.#url) : this.#url,
-        token,
-        clock: this.#clock,
-        takeAcks: () => this.#takeAcks(),
-        events: {
-          onReady: (frame) => this.#isReady(frame),
-          onFrame: (frame, size) => this.#frame(frame, size),
-          onWire: (direction, text) => {
-            if (this.#emitter.hasListeners("frame")) this.#emitter.emit("frame", { direction, text });
-          },
-          onLatency: (ms) => this.#measured(ms),
-          onLost: (lost) => this.#lost(lost),
+      this.#transport = this.#choice.current;
+      this.#connection = this.#connectionBy(this.#transport, token, {
+        onReady: (frame) => this.#isReady(frame),
+        onFrame: (frame, size) => this.#frame(frame, size),
+        onWire: (direction, text) => {
+          if (this.#emitter.hasListeners("frame")) this.#emitter.emit("frame", { direction, text });
         },
+        onLatency: (ms) => this.#measured(ms),
+        onLost: (lost) => this.#lost(lost),
       });
-      this.#connection = connection;
     } catch (cause) {
       // The address cannot be opened at all: trying again would say the same.
       this.#enter("stopped", { reason: cause instanceof Error ? cause.message : String(cause) });
       report(cause);
     }
+  }
+
+  /**
+   * @param {import("./transport-websocket.js").Transport} transport
+   * @param {string | null} token
+   * @param {import("./connection.js").ConnectionEvents} events
+   */
+  #connectionBy(transport, token, events) {
+    const url = transport instanceof WebSocketTransport ? socketUrl(this.#url) : this.#url;
+    return new Connection({ transport, url, token, clock: this.#clock, takeAcks: () => this.#takeAcks(), events });
+  }
+
+  // Upgrading: the best transport is tried beside the one in use; when it stands, the next connection is its own, and
+  // the channels resume on it from where they are.
+
+  async #tryUpgrade() {
+    const upgrade = this.#choice.upgrade;
+    const current = this.#try;
+    if (upgrade === null || !this.#connection?.isReady) return;
+    let token;
+    try {
+      token = await this.#freshToken("connect");
+    } catch {
+      return this.#setUpgrade(); // The line in use tells about the token when it needs one.
+    }
+    if (current !== this.#try) return;
+    const ended = () => {
+      this.#upgrade = null;
+      this.#choice.notUpgraded();
+      this.#setUpgrade();
+    };
+    try {
+      this.#upgrade = this.#connectionBy(upgrade.transport, token, {
+        onReady: () => {
+          this.#choice.upgraded();
+          this.#open();
+        },
+        onFrame: () => {},
+        onWire: () => {},
+        onLatency: () => {},
+        onLost: ended,
+      });
+    } catch {
+      ended();
+    }
+  }
+
+  #setUpgrade() {
+    const upgrade = this.#choice.upgrade;
+    if (upgrade !== null && this.#connection?.isReady) this.#upgradeTimer.set(upgrade.waitMs);
   }
 
   /** @param {TokenReason} reason @returns {Promise<string | null>} */
@@ -385,6 +440,8 @@ export class Client {
     if (!connection) return;
     this.#ready = frame;
     this.#readyAt = this.#clock.now();
+    this.#choice.ready(this.#readyAt);
+    this.#setUpgrade();
     this.#moveAt = null;
     this.#lastError = null;
     this.#clientId = frame.client ?? null;
@@ -555,6 +612,9 @@ export class Client {
     this.#tokenTimer.clear();
     this.#moveTimer.clear();
     this.#recoveredTimer.clear();
+    this.#upgradeTimer.clear();
+    this.#upgrade?.close(1000, "not needed");
+    this.#upgrade = null;
     this.#owesRecovered = false;
     if (!connection) return;
     connection.close(code, reason);
@@ -565,9 +625,12 @@ export class Client {
   }
 
   /** @param {Lost} lost */
-  #lost({ code, reason, heardAt }) {
+  #lost({ code, reason, heardAt, isTimeout }) {
     const wasReady = this.#readyAt > 0;
-    const good = wasReady && this.#clock.now() - this.#readyAt >= GOOD_AFTER_MS;
+    const livedMs = wasReady ? this.#clock.now() - this.#readyAt : null;
+    const good = livedMs !== null && livedMs >= GOOD_AFTER_MS;
+    const isBroken = code === 1005 || code === 1006;
+    const hasMoved = this.#choice.ended({ isBroken, livedMs, isTimeout }, this.#clock.now());
     this.#readyAt = 0;
     const error = this.#lastError;
     this.#lastError = null;
@@ -601,7 +664,8 @@ export class Client {
         }
         return this.#retry(hint ?? this.#backoff.nextMs(), "waiting", { ...facts, since: undefined });
     }
-    this.#retry(this.#backoff.nextMs(), "offline", facts);
+    // Another transport may get through at once.
+    this.#retry(Math.min(this.#backoff.nextMs(), hasMoved ? OTHER_WITHIN_MS : Infinity), "offline", facts);
   }
 
   /**
@@ -617,7 +681,8 @@ export class Client {
   /** A worker that said it leaves has not closed: we go. */
   #leaveWorker() {
     if (this.#state.name === "moving" && this.#connection) {
-      this.#lost({ code: 1012, reason: "the worker leaves", heardAt: this.#connection.heardAt });
+      const { heardAt } = this.#connection;
+      this.#lost({ code: 1012, reason: "the worker leaves", heardAt, isTimeout: false });
     }
   }
 

@@ -30,6 +30,7 @@ export const ANSWER_WITHIN_MS = 60_000;
  * @property {number} code The close code; 1006 for a line that broke or fell silent.
  * @property {string} reason
  * @property {number} heardAt When the last sign of life came.
+ * @property {boolean} isTimeout It never became ready in time.
  */
 
 /**
@@ -167,11 +168,11 @@ export class Connection {
     this.#pending.clear();
   }
 
-  /** @param {number} code @param {string} reason */
-  #end(code, reason) {
+  /** @param {number} code @param {string} reason @param {boolean} [isTimeout] */
+  #end(code, reason, isTimeout = false) {
     if (this.#ended) return;
     this.#stop();
-    this.#events.onLost({ code, reason, heardAt: this.#heardAt });
+    this.#events.onLost({ code, reason, heardAt: this.#heardAt, isTimeout });
   }
 
   /** @param {string} reason */
@@ -179,7 +180,7 @@ export class Connection {
     if (this.#ended) return;
     // The closing handshake of a dead line takes minutes; we do not wait for it.
     this.#link.close();
-    this.#end(1006, reason);
+    this.#end(1006, reason, !this.#isReady);
   }
 
   #heard() {

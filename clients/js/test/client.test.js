@@ -496,7 +496,7 @@ test("an address that cannot be opened stops the client", async () => {
   const reported = [];
   globalThis.reportError = (error) => reported.push(error);
   try {
-    const client = new Client({ transport, events: null });
+    const client = new Client({ transports: [transport], events: null });
     client.connect();
     await settled();
     assert.equal(client.state.name, "stopped");
