@@ -6,10 +6,14 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import include, path
-from django.views.generic import TemplateView
+
+from config import pages
 
 urlpatterns = [
-    path("", TemplateView.as_view(template_name="home.html"), name="home"),
+    path("", pages.home, name="home"),
+    path("cursors/", pages.cursors, name="cursors"),
+    path("pages/token", pages.token, name="page-token"),
+    path("pages/mint", pages.mint, name="page-mint"),
     path("admin/", admin.site.urls),
     path(
         "accounts/login/",

@@ -33,7 +33,16 @@ def missing(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [*site_urls, path("forbidden", forbidden), path("missing", missing)]
 
-PAGES = ["/", "/accounts/login/", "/chat/", "/chat/lobby/", "/dashboards/weather/", "/missing", "/forbidden"]
+PAGES = [
+    "/",
+    "/accounts/login/",
+    "/chat/",
+    "/chat/lobby/",
+    "/dashboards/weather/",
+    "/cursors/",
+    "/missing",
+    "/forbidden",
+]
 
 
 @pytest.mark.django_db

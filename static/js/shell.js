@@ -1,6 +1,6 @@
-// What every page does: colours of people, menus that close, keys that lead elsewhere.
+// What every page does: colours of people, menus that close, keys.
 
-import { isField } from "./dom.js";
+import { listenForKeys } from "./keys.js";
 import { initials, personColour } from "./words.js";
 
 /** Gives a portrait its initials and its colour. @param {HTMLElement} portrait @param {string} client @param {string} name */
@@ -23,25 +23,12 @@ addEventListener("click", (event) => {
   closeMenus(event.target instanceof Element ? (event.target.closest("details.menu") ?? undefined) : undefined);
 });
 
-let leaderAt = -Infinity;
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") {
-    const menu = document.querySelector("details.menu[open]");
-    if (menu) {
-      closeMenus();
-      menu.querySelector("summary")?.focus();
-    }
-  }
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isField(event.target)) return;
-  // g c, g d: two keys, so that none alone leaves the page.
-  if (event.key === "g") leaderAt = event.timeStamp;
-  else if (event.timeStamp - leaderAt < 1000) {
-    leaderAt = -Infinity;
-    const path = /** @type {Record<string, string>} */ ({ c: "/chat/", d: "/dashboards/" })[event.key];
-    const link = path === undefined ? null : document.querySelector(`.nav a[href="${path}"]`);
-    if (link instanceof HTMLAnchorElement) {
-      event.preventDefault();
-      link.click();
-    }
-  }
+  if (event.key !== "Escape") return;
+  const menu = document.querySelector("details.menu[open]");
+  if (!menu) return;
+  closeMenus();
+  menu.querySelector("summary")?.focus();
 });
+
+listenForKeys();
