@@ -207,6 +207,13 @@ class Settings:
         least=_KIB,
     )
 
+    REVOCATIONS_KEPT_S = Key(
+        30 * 86_400,
+        "seconds",
+        "How long a revoked token is remembered: at least as long as the longest lifetime of your tokens.",
+        least=60,
+    )
+
     # -- delivery ----------------------------------------------------------------------------------------------------
     HOLD_MS = Key(
         30, "milliseconds", "A hole is usually two workers' announcements that swapped; wait before reading the log."

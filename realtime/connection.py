@@ -97,6 +97,7 @@ class Connection:
         self._paused = False
         self._readable: asyncio.Event | None = None
         """For shells that wait in `readable`."""
+        self.opened_at = now
         self.heard_at = now
         self._pinged_at: float | None = None
         self._moved = (0, now)
@@ -288,6 +289,10 @@ class Connection:
             self._identify(identity, ref)
 
     def _identify(self, identity: Identity, ref: str | int | None) -> None:
+        shut_out = tokens.refusal_of(identity, time.time())
+        if shut_out is not None:
+            self._shut_out(shut_out, ref)
+            return
         if self._place is not None and self.session.state is State.OPENING:
             refusal = self.worker.load.identify(self._place, identity.client)
             if refusal is not None:
@@ -311,6 +316,23 @@ class Connection:
             retry_after_ms=retry_ms,
         )
         self._perform([session.Send(error.frame(ref)), session.Close(1013, f"retry_after_ms={retry_ms}")])
+
+    def recheck_access(self) -> None:
+        """Something was revoked, or somebody was blocked: ends the connection where that concerns it."""
+        if self.identity is not None and not self._gone and self.session.state is not State.CLOSED:
+            refusal = tokens.refusal_of(self.identity, time.time())
+            if refusal is not None:
+                self._shut_out(refusal)
+
+    def _shut_out(self, error: ProtocolError, ref: str | int | None = None) -> None:
+        if error.code == "forbidden":
+            self._perform([session.Send(error.frame(ref)), session.Close(4403, error.message)])
+        else:
+            self._perform(self.session.refused(error, ref))
+
+    def disconnect(self, client: str, reason: str) -> None:
+        if self.identity is not None and self.identity.client == client and self.session.state is not State.CLOSED:
+            self._close(4403, reason or "disconnected by an operator")
 
     def session_ended(self, end: SessionEnd) -> None:
         """Somebody logged out or was changed: ends the connection when it rests on that session."""

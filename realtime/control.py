@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
-from realtime import authorization, elsewhere, namespaces, tokens
+from realtime import authorization, elsewhere, namespaces, revocations, tokens
 from realtime.conf import settings
 from realtime.delivery.blocks import Encoding
 from realtime.hub import Answer, Attached, Attaching, Hub, Subscriber
@@ -80,7 +80,7 @@ def broadcast(event: str, data: Mapping[str, object], *, using: str | None = Non
 
 def _say(event: str, data: str) -> None:
     append = _append_of(event, data)
-    if _on_event_loop():
+    if elsewhere.on_event_loop():
         elsewhere.after_commit(lambda: _store_soon(append), using=settings.DATABASE)
     elif intake.in_transaction():
         _put(append)
@@ -190,14 +190,6 @@ def _store_in_thread(append: Append) -> None:
             _waiting -= 1
         # In a process without a worker it was this thread's own connection.
         connections.close_all()
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- hearing
@@ -367,6 +359,15 @@ def _text(data: Mapping[str, object], name: str) -> str | None:
 
 elsewhere.carrier = broadcast
 
+
+def _revoked(data: Mapping[str, object] | None) -> None:
+    if data is None:
+        revocations.missed()
+    else:
+        revocations.heard(data)
+
+
+on("revocation", _revoked)
 on("reauthorize", _rights_changed)
 on("session_end", _session_ended)
 on("namespaces", lambda data: namespaces.changed_here())

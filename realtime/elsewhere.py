@@ -7,6 +7,7 @@ imports it when it is ready, so that no process changes anything unheard.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -42,3 +43,12 @@ def after_commit(call: Callable[[], object], *, using: str | None = None) -> Non
         connection.on_commit(call)
     else:
         call()
+
+
+def on_event_loop() -> bool:
+    """Whether the calling thread runs an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -362,3 +362,58 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Revocation(models.Model):
+    """What is taken back before its time: a token, the tokens of a client or of an API key, or a client's access.
+
+    Written by `realtime.revocations`, which tells the workers; rows that say nothing any more are pruned.
+    """
+
+    class Kind(models.TextChoices):
+        JTI = "jti", "one token, by its jti"
+        CLIENT = "client", "all tokens of a client until now"
+        KEY = "key", "all tokens issued with an API key until now"
+        BLOCK = "block", "a client is blocked, whatever its credentials"
+
+    kind = models.CharField(max_length=8, choices=Kind)
+    value = models.CharField(max_length=256, help_text="The jti, the client id, or the id of the API key.")
+    at = models.DateTimeField(default=timezone.now, help_text="Of a client or key, tokens issued later are good again.")
+    until = models.DateTimeField(null=True, blank=True, help_text="When it is forgotten. Empty: never.")
+    by = models.CharField(max_length=160, blank=True, help_text="Who did it.")
+    reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["-at"]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "value"], name="realtime_revocation_unique"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["jti", "client", "key", "block"]), name="realtime_revocation_kind"
+            ),
+        ]
+        indexes = [models.Index(fields=["until"], name="realtime_revocation_until")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+
+class Act(models.Model):
+    """One thing that an operator did, in the admin or with an API key. Written by `realtime.desk`, never changed."""
+
+    at = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=160, help_text="user:<name>, key:<name>, or shell.")
+    act = models.CharField(max_length=40)
+    target = models.CharField(max_length=260, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit log"
+        indexes = [
+            models.Index(fields=["actor", "-id"], name="realtime_act_actor"),
+            models.Index(fields=["target", "-id"], name="realtime_act_target"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.act} {self.target}"

@@ -9,7 +9,6 @@ docs/reference/protocol.md#namespaces.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import threading
@@ -199,7 +198,7 @@ def _current() -> Mapping[str, Rules]:
     cared_for = now - _refreshed_at < REFRESHER_GONE_S
     if snapshot is not None and not _stale and (cared_for or now - snapshot.read_at < FRESH_S):
         return snapshot.rules
-    if _on_event_loop():
+    if elsewhere.on_event_loop():
         if snapshot is not None:
             return snapshot.rules
         raise _cold()
@@ -220,14 +219,6 @@ def _current() -> Mapping[str, Rules]:
         return snapshot.rules
     finally:
         _loading.release()
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _cold() -> ProtocolError:

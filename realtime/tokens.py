@@ -46,7 +46,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError
 
-from realtime import elsewhere
+from realtime import elsewhere, revocations
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
 from realtime.elsewhere import after_commit
@@ -72,6 +72,7 @@ __all__ = [
     "issue_token",
     "on_session_end",
     "refresh_api_keys",
+    "refusal_of",
     "revoke_api_key",
     "session_key_in",
     "session_still_valid",
@@ -95,6 +96,9 @@ MAX_KEY_NAME_CHARS: Final = 64
 DEFAULT_KEY_CAPABILITY: Final[Mapping[str, list[str]]] = {
     "*": ["subscribe", "publish", "history", "presence", "signal"]
 }
+
+KEY_CLAIM: Final = "key"
+"""Names the API key with which a token was issued, so that its tokens can be revoked with it."""
 
 Kind = Literal["token", "key", "session", "anonymous"]
 
@@ -120,7 +124,7 @@ class Identity:
     jti: str | None = None
     issued_at_s: float | None = None
     key_id: str | None = None
-    """Of the API key, for `kind` "key"."""
+    """Of the API key, for `kind` "key"; of a token, the API key with which it was issued."""
     session: SessionMark | None = None
 
 
@@ -233,6 +237,7 @@ def verify_token(text: str, now_s: float) -> Identity:
     if known is not None:
         identity, not_before_s = known
         _check_times(identity.expires_at_s, not_before_s, now_s)
+        _check_revoked(identity, now_s)
         return identity
     if not text.isascii() or text.count(".") != 2:
         raise _unauthorized("This is no token: a JWT has three parts of base64url.")
@@ -242,7 +247,29 @@ def verify_token(text: str, now_s: float) -> Identity:
     if len(_verified) >= VERIFIED_MOST:
         _verified.clear()
     _verified[text] = (identity, not_before_s)
+    _check_revoked(identity, now_s)
     return identity
+
+
+def refusal_of(identity: Identity, now_s: float) -> ProtocolError | None:
+    """Why an identity that was good is not any more: `unauthorized` for what was revoked, `forbidden` for who is
+    blocked. Safe on the event loop."""
+    if revocations.is_blocked(identity.client, now_s):
+        return ProtocolError(
+            "forbidden", f"The client {identity.client} is blocked.", remedy="Ask the operator of this site."
+        )
+    try:
+        _check_revoked(identity, now_s)
+    except ProtocolError as error:
+        return error
+    return None
+
+
+def _check_revoked(identity: Identity, now_s: float) -> None:
+    if identity.kind == "token" and revocations.is_revoked(
+        identity.jti, identity.client, identity.key_id, identity.issued_at_s, now_s
+    ):
+        raise _unauthorized("The token was revoked.", "Fetch a new token.")
 
 
 def _key_for(text: str) -> _SigningKey:
@@ -316,7 +343,9 @@ def _identity(claims: dict[str, object], now_s: float) -> tuple[Identity, float]
             f"The token says it was issued {issued_at_s - now_s:.0f} s from now.", "Set the issuer's clock."
         )
     _check_times(expires_at_s, not_before_s, now_s)
-    identity = Identity(ClientId(client), capability, "token", expires_at_s, jti, issued_at_s)
+    issued_with = claims.get(KEY_CLAIM)
+    key_id = issued_with if isinstance(issued_with, str) and len(issued_with) <= 32 else None
+    identity = Identity(ClientId(client), capability, "token", expires_at_s, jti, issued_at_s, key_id)
     return identity, max(issued_at_s or 0.0, not_before_s or 0.0)
 
 
@@ -356,12 +385,13 @@ def issue_token(
     now_s: float | None = None,
     *,
     not_after_s: float | None = None,
+    key_id: str | None = None,
 ) -> tuple[str, float]:
     """Sign a token with the first key that can. Returns its text and its `exp` in Unix seconds.
 
     `capability` is the shape of `cap`; None leaves the claim out, so that the namespaces decide. `not_after_s` bounds
-    the lifetime, whatever was asked for. Raises `bad_frame` for a bad client, capability or lifetime, and `too_large`
-    when the token would be longer than this server accepts.
+    the lifetime, whatever was asked for; `key_id` is the API key that asked for it. Raises `bad_frame` for a bad
+    client, capability or lifetime, and `too_large` when the token would be longer than this server accepts.
     """
     if not is_client_id(client):
         raise ProtocolError("bad_frame", "A client id is 1–128 visible ASCII characters.")
@@ -398,6 +428,8 @@ def issue_token(
     }
     if capability is not None:
         claims["cap"] = capability
+    if key_id is not None:
+        claims[KEY_CLAIM] = key_id
     if settings.TOKEN_AUDIENCE is not None:
         claims["aud"] = settings.TOKEN_AUDIENCE
     if settings.TOKEN_ISSUER is not None:
@@ -796,6 +828,7 @@ def reset_caches() -> None:
     _refreshed_at = -math.inf
     for cache in (_verified, _known_keys, _used, _written):
         cache.clear()
+    revocations.reset()
 
 
 def _on_setting_changed(*, setting: str, **_: object) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from django.db import connections
 
-from realtime import authorization, counting, cursors, namespaces, signals, tokens
+from realtime import authorization, control, counting, cursors, namespaces, revocations, signals, tokens
 from realtime.backplane import Backplane
 from realtime.conf import settings
 from realtime.control import Follower
@@ -104,6 +104,12 @@ class Client(Protocol):
     def reauthorize(self, channel: ChannelName | None, client: str | None) -> None: ...
     def session_ended(self, end: SessionEnd) -> None: ...
     def recheck_session(self) -> None: ...
+
+    def recheck_access(self) -> None:
+        """Something was revoked, or somebody was blocked."""
+
+    def disconnect(self, client: str, reason: str) -> None:
+        """An operator disconnects the client: ends the connection if it is that client's."""
 
 
 class Worker:
@@ -192,6 +198,8 @@ class Worker:
                 lambda channel, client: self._soon(self._each, lambda each: each.reauthorize(channel, client))
             ),
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
+            revocations.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
+            control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
             self.control.stop,
@@ -437,6 +445,7 @@ class Worker:
             # logs the last are told a little later.
             incarnation.current()
             incarnation.relabel(within_s=min(RELABEL_S, settings.DATABASE_TIMEOUT_S / 2))
+            revocations.refresh(now=True)
             return namespaces.load()
 
         self.reader.run(load, loaded)
@@ -475,9 +484,19 @@ class Worker:
         if before != self._access:
             self._each(lambda each: each.reauthorize(None, None))
 
+    def disconnect(self, client: str, reason: str) -> None:
+        """Ends the client's connections to this worker. Any thread."""
+        self._soon(self._each, lambda each: each.disconnect(client, reason))
+
+    def _disconnect_heard(self, data: Mapping[str, object] | None) -> None:
+        # None: what was missed was meant for connections of then, and nobody knows whose.
+        if data is not None and isinstance(data.get("client"), str):
+            self._each(lambda each: each.disconnect(str(data["client"]), str(data.get("reason") or "")))
+
     def _refresh_caches(self) -> None:
         self._read_namespaces()
         self._ask(_refresh_api_keys, lambda _: None)
+        self._ask(revocations.refresh, lambda _: None)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """A regular read; left out while the one before waits, or a database that is away would gather them."""

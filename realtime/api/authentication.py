@@ -15,7 +15,15 @@ from rest_framework.request import Request
 
 from realtime.api.errors import CHALLENGE
 from realtime.protocol.errors import ProtocolError
-from realtime.tokens import API_KEY_FRESH_S, Identity, identity_from_session, is_api_key, verify_api_key, verify_token
+from realtime.tokens import (
+    API_KEY_FRESH_S,
+    Identity,
+    identity_from_session,
+    is_api_key,
+    refusal_of,
+    verify_api_key,
+    verify_token,
+)
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -25,6 +33,9 @@ class PlatformAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[None, Identity] | None:
         identity = identify(request._request)
+        shut_out = None if identity is None else refusal_of(identity, time.time())
+        if shut_out is not None:
+            raise shut_out
         return None if identity is None else (None, identity)
 
     def authenticate_header(self, request: Request) -> str:

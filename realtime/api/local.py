@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from realtime import worker
+from realtime import live, worker
 from realtime.protocol.names import ChannelName
 
 
 def occupancy(channel: ChannelName) -> int:
-    """How many attachments of the channel this process has; 0 without a worker in it."""
-    return worker.occupancy(channel)
+    """How many attachments of the channel the workers behind this address have; 0 without a worker in this process."""
+    return live.occupancies([channel])[channel]
 
 
 def count_error(code: str) -> None:

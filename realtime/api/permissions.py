@@ -5,6 +5,7 @@ from __future__ import annotations
 from rest_framework.request import Request
 
 from realtime.authorization import ANONYMOUS, Context, Identity, Operation, Rules, authorize
+from realtime.delivery.capability import Capability
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
@@ -31,6 +32,21 @@ def require_api_key(request: Request) -> Identity:
             "forbidden", "Only API keys may do this.", remedy="Send an API key as the bearer credential."
         )
     return identity
+
+
+def require_admin(request: Request) -> Identity:
+    """An API key that may operate the whole platform; `forbidden` for everybody else."""
+    identity = require_api_key(request)
+    if identity.capability is None or not identity.capability.covers(_ADMIN):
+        raise ProtocolError(
+            "forbidden",
+            f"The API key {identity.client} may not operate the platform.",
+            remedy='Use an API key with the capability {"*": ["admin"]}.',
+        )
+    return identity
+
+
+_ADMIN = Capability.parse({"*": ["admin"]})
 
 
 def require(identity: Identity, channel: ChannelName, operation: Operation, context: Context | None = None) -> Rules:

@@ -108,3 +108,26 @@ class TokenIn(Fields):
 class TokenOut(Fields):
     token = serializers.CharField()
     expires = serializers.IntegerField(help_text="Unix milliseconds.")
+
+
+class ChannelsOut(Fields):
+    channels = ChannelOut(many=True)
+    next = serializers.CharField(allow_null=True, help_text="`page` of the next page; null: this is the last.")
+
+
+class RevokeIn(Fields):
+    jti = serializers.CharField(max_length=256, required=False, help_text="One token.")
+    client = serializers.CharField(max_length=128, required=False, help_text="All tokens of a client until now.")
+    key = serializers.CharField(
+        max_length=32, required=False, help_text="All tokens issued with an API key (its id) until now, and the key."
+    )
+    reason = serializers.CharField(max_length=200, required=False, help_text="For the audit log.")
+
+
+class RevokedOut(Fields):
+    revoked = serializers.IntegerField(help_text="Rows: 1.")
+    connections = serializers.IntegerField(help_text="Of the client, behind this address; those with tokens end.")
+
+
+class DisconnectedOut(Fields):
+    connections = serializers.IntegerField(help_text="That were open behind this address; others are closed as well.")

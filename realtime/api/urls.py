@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from realtime.api import errors, health, metrics, openapi, views
+from realtime.api import desk, errors, health, metrics, openapi, views
 
 # (?s:…): a name may arrive with anything in it, also a line feed.
 _NAME = r"(?P<name>(?s:.*))"
@@ -16,6 +16,9 @@ urlpatterns = [
     path("api/schema", openapi.schema, name="schema"),
     path("api/docs", openapi.docs, name="docs"),
     path("api/v1/publish", views.PublishView.as_view(), name="publish"),
+    path("api/v1/channels", desk.ChannelsView.as_view(), name="channels"),
+    path("api/v1/tokens/revoke", desk.RevokeView.as_view(), name="revoke"),
+    re_path(r"\Aapi/v1/clients/(?P<client>(?s:.*))/connections\Z", desk.ConnectionsView.as_view(), name="connections"),
     path("api/v1/tokens", views.TokensView.as_view(), name="tokens"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),
     re_path(rf"\Aapi/v1/channels/{_NAME}\Z", views.ChannelView.as_view(), name="channel"),

@@ -253,7 +253,11 @@ class TokensView(PlatformView):
                 "bad_frame", "`client` is no client id.", remedy="Send 1 to 128 visible ASCII characters."
             )
         token, expires_at_s = issue_token(
-            client, _capability(key, body.get("cap")), _ttl_s(body.get("ttl_s")), not_after_s=key.expires_at_s
+            client,
+            _capability(key, body.get("cap")),
+            _ttl_s(body.get("ttl_s")),
+            not_after_s=key.expires_at_s,
+            key_id=key.key_id,
         )
         return json_response(codec.encode({"token": token, "expires": int(expires_at_s * 1000)}), 201)
 

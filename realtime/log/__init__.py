@@ -10,6 +10,7 @@ from realtime.log.incarnation import new_epochs
 from realtime.log.reads import (
     find_since,
     read_heads,
+    read_list,
     read_messages,
     read_page,
     read_ranges,
@@ -41,6 +42,7 @@ __all__ = [
     "new_epochs",
     "prune",
     "read_heads",
+    "read_list",
     "read_messages",
     "read_page",
     "read_ranges",

@@ -90,6 +90,27 @@ def read_states(names: Collection[ChannelName]) -> dict[ChannelName, LogState]:
     return states
 
 
+def read_list(prefix: str, after: str, limit: int) -> list[tuple[ChannelName, LogState]]:
+    """The next `limit` channels in the order of bytes, of those that begin with `prefix`, behind the name `after`.
+    Without the platform's own. Both databases walk an index from there, however many channels there are."""
+    # On PostgreSQL the index for prefixes, whose operators compare bytes whatever the collation. All names are ASCII.
+    at_least, less, more, order = ("~>=~", "~<~", "~>~", "USING ~<~")
+    if connections[settings.DATABASE].vendor == "sqlite":
+        at_least, less, more, order = (">=", "<", ">", "")
+    sql = (
+        "SELECT c.name, c.id, l.epoch, coalesce(l.oldest, 1), coalesce(l.head, 0), coalesce(l.last_time, 0)"
+        " FROM realtime_channel c LEFT JOIN realtime_log l ON l.channel_id = c.id"
+        f" WHERE c.name {at_least} %s AND c.name {less} %s AND c.name {more} %s AND c.namespace_id IS NOT NULL"
+        f" ORDER BY c.name {order} LIMIT %s"
+    )
+
+    def query(cursor: CursorWrapper) -> list[Any]:
+        cursor.execute(sql, [prefix, f"{prefix}\x7f", after, limit])
+        return list(cursor.fetchall())
+
+    return [(name, LogState(*state)) for name, *state in _read(query)]
+
+
 def read_heads(channel_ids: Collection[int]) -> dict[int, LogState]:
     """The state of each log, by channel id; ids without a log are left out."""
     return {row[0]: LogState(*row) for row in _read_heads(channel_ids)}

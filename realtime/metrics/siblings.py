@@ -1,9 +1,9 @@
-"""The workers behind one address tell each other their numbers: whichever is scraped answers for all.
+"""The workers behind one address tell each other what they are asked: whichever is scraped answers for all.
 
 Their supervisor gives them a folder that is theirs alone. Each listens there on a socket named after itself, in a
-thread of its own, and answers whoever connects with its reading. So nothing is written while nobody asks, no number is
-older than the question, a worker that died leaves no numbers behind, and one whose event loop hangs still says so.
-docs/decisions/0009-workers-tell-each-other-their-metrics.md.
+thread of its own, and answers what is asked: its numbers, or what another module offers (`offer`). So nothing is
+written while nobody asks, no number is older than the question, a worker that died leaves no numbers behind, and one
+whose event loop hangs still says so. docs/decisions/0009-workers-tell-each-other-their-metrics.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,20 @@ PATIENCE_S = 2.0
 
 ANSWER_MOST_BYTES = 4 << 20
 
+QUESTION_MOST_BYTES = 256 << 10
+
+METRICS = b"metrics"
+
+Question = dict[str, Any]
+
+_offers: dict[str, Callable[[Worker, Question], object]] = {}
+
+
+def offer(name: str, answer: Callable[[Worker, Question], object]) -> None:
+    """Have every worker answer the question `name`, in a thread, with what JSON can say."""
+    _offers[name] = answer
+
+
 SUFFIX = ".sock"
 
 
@@ -38,9 +53,9 @@ class _Answer(msgspec.Struct):
 
 
 class Answerer:
-    """One worker's socket. `answer` is called in its thread, once for each who connects."""
+    """One worker's socket. `answer(question)` is called in its thread, once for each who connects."""
 
-    def __init__(self, folder: Path, name: str, answer: Callable[[], bytes]) -> None:
+    def __init__(self, folder: Path, name: str, answer: Callable[[bytes], bytes]) -> None:
         self._path = folder / f"{name}{SUFFIX}"
         self._answer = answer
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,7 +91,7 @@ class Answerer:
             with asking:
                 try:
                     asking.settimeout(PATIENCE_S)
-                    asking.sendall(self._answer())
+                    asking.sendall(self._answer(_question_of(asking)))
                 except OSError as error:
                     logger.debug("A sibling did not take the answer: %s", error)
                 except Exception:
@@ -91,12 +106,49 @@ def answer_siblings(folder: str, worker: Worker) -> None:
     """Tells the other workers of this folder, from now on, whatever they ask; and they may be asked."""
     global _folder, _answerer
     try:
-        _answerer = Answerer(Path(folder), worker.name, lambda: encoded(read(worker)))
+        _answerer = Answerer(Path(folder), worker.name, lambda question: _answered(worker, question))
     except OSError as error:
         logger.warning("Metrics of this worker can be read only from itself: %s", error)
         return
     _folder = Path(folder)
     _answerer.start()
+
+
+def _question_of(asking: socket.socket) -> bytes:
+    parts: list[bytes] = []
+    while part := asking.recv(65_536):
+        parts.append(part)
+        if sum(map(len, parts)) > QUESTION_MOST_BYTES:
+            raise OSError("a question without end")
+    return b"".join(parts)
+
+
+def _answered(worker: Worker, question: bytes) -> bytes:
+    if question == METRICS:
+        return encoded(read(worker))
+    asked = msgspec.json.decode(question, type=Question)
+    return msgspec.json.encode(_offers[asked["ask"]](worker, asked))
+
+
+def ask_all(worker: Worker, question: Question) -> tuple[dict[str, Any], list[str]]:
+    """The answers of all workers behind this one's address to a question that is offered, this one's own first, and the
+    names of those that did not answer in time. For threads."""
+    found: dict[str, Any] = {worker.name: _offers[question["ask"]](worker, question)}
+    if _folder is None:
+        return found, []
+    missing = []
+    for name, answer in ask(_folder, _others(_folder, worker), msgspec.json.encode(question)).items():
+        try:
+            found[name] = msgspec.json.decode(answer)
+        except msgspec.DecodeError:
+            missing.append(name)
+    return found, missing
+
+
+def _others(folder: Path, worker: Worker) -> list[str]:
+    names = {f"w{number}" for number in range(1, settings.WORKERS + 1)}
+    names |= {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
+    return sorted(names - {worker.name})
 
 
 def encoded(reading: Reading) -> bytes:
@@ -108,9 +160,7 @@ def readings(worker: Worker) -> tuple[list[Reading], list[str]]:
     found = [read(worker)]
     if _folder is None:
         return found, []
-    names = {f"w{number}" for number in range(1, settings.WORKERS + 1)}
-    names |= {path.name.removesuffix(SUFFIX) for path in _folder.glob(f"*{SUFFIX}")}
-    answers = ask(_folder, sorted(names - {worker.name}))
+    answers = ask(_folder, _others(_folder, worker))
     missing = []
     for name, answer in answers.items():
         try:
@@ -121,18 +171,24 @@ def readings(worker: Worker) -> tuple[list[Reading], list[str]]:
     return found, missing
 
 
-def ask(folder: Path, names: Iterable[str], patience_s: float = PATIENCE_S) -> Mapping[str, bytes]:
+def ask(
+    folder: Path, names: Iterable[str], question: bytes = METRICS, patience_s: float = PATIENCE_S
+) -> Mapping[str, bytes]:
     """The answer of each worker; empty where there was none. All are asked before the first is waited for."""
     deadline = time.monotonic() + patience_s
-    asked = {name: _connected(folder / f"{name}{SUFFIX}") for name in names}
+    asked = {name: _asked(folder / f"{name}{SUFFIX}", question) for name in names}
     return {name: b"" if asking is None else _answer_of(asking, deadline) for name, asking in asked.items()}
 
 
-def _connected(path: Path) -> socket.socket | None:
+def _asked(path: Path, question: bytes) -> socket.socket | None:
     asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     asking.setblocking(False)
     try:
         asking.connect(str(path))
+        # The kernel's buffer takes it whole; one that does not is nobody who will answer in time.
+        if asking.send(question) < len(question):
+            raise OSError("the question was not taken")
+        asking.shutdown(socket.SHUT_WR)
     except OSError:
         asking.close()
         return None

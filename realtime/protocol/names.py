@@ -68,6 +68,11 @@ def parse_channel(value: str) -> ChannelName:
     return ChannelName(value)
 
 
+def is_channel_prefix(value: str) -> bool:
+    """Whether a channel's name could begin so; the empty string begins all."""
+    return len(value) <= MAX_CHANNEL_CHARS and (not value or _ALPHABET.fullmatch(value) is not None)
+
+
 def namespace_of(name: ChannelName) -> str:
     """What stands before the first colon; `default` for a name without one; "", which is none, for the platform's."""
     namespace, colon, _ = name.partition(":")

@@ -156,9 +156,9 @@ async def test_siblings_are_asked_and_missing_ones_told(
 ) -> None:
     realtime_settings(WORKERS=3)
     monkeypatch.setattr(siblings, "_folder", tmp_path)
-    other = siblings.Answerer(tmp_path, "w2", lambda: siblings.encoded(read(running)))
+    other = siblings.Answerer(tmp_path, "w2", lambda question: siblings.encoded(read(running)))
     other.start()
-    garbage = siblings.Answerer(tmp_path, "w4", lambda: b"not JSON")
+    garbage = siblings.Answerer(tmp_path, "w4", lambda question: b"not JSON")
     garbage.start()
     monkeypatch.setattr(running, "name", "w1")
     try:

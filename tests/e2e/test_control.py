@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from tests.conftest import MS, aeventually
 from tests.e2e.processes import ServerProcess
-from tests.e2e.wire import Talker, talker, token
+from tests.e2e.wire import Talker, request, talker, token
 from tests.servers import Postgres, Redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
@@ -240,3 +240,45 @@ from realtime.control import CHANNEL
 from realtime.log import read_states
 answer["head"] = read_states([CHANNEL])[CHANNEL].head
 """
+
+
+async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_workers(workers: Workers) -> None:
+    """By REST at the first worker, and by a program without one; what holds survives a restart."""
+    key = (await workers.run("from realtime.tokens import create_api_key\n"
+                             "answer['key'] = create_api_key('ops', {'*': ['*']})[1]"))["key"]  # fmt: skip
+    ports = (workers.first.port, workers.second.port)
+
+    # Each run has its own: a revocation stays.
+    jti = f"leaked-{time.time_ns()}"
+
+    async def at_both(client: str, **claims: Any) -> list[Talker]:
+        return [await talker(port, token(client, **claims)) for port in ports]
+
+    leaked, kicked, blocked, others = (
+        await at_both("rev", jti=jti), await at_both("kick"), await at_both("mallory"), await at_both("rev"),
+    )  # fmt: skip
+    began = time.time()
+    status, _ = await request(ports[0], "POST", "/api/v1/tokens/revoke", key, {"jti": jti})
+    assert status == 200
+    for socket in leaked:
+        code, at = await end_of(socket)
+        assert code == 4401 and at - began < WITHIN_S
+    began = time.time()
+    status, body = await request(ports[1], "DELETE", "/api/v1/clients/kick/connections", key)
+    assert (status, body) == (200, {"connections": 1})
+    for socket in kicked:
+        code, at = await end_of(socket)
+        assert code == 4403 and at - began < WITHIN_S
+    answer = await workers.run("from realtime import desk\ndesk.block('mallory', actor='shell')\ndone()")
+    for socket in blocked:
+        code, at = await end_of(socket)
+        assert code == 4403 and at - answer["at"] < WITHIN_S
+    for socket in others:
+        assert (await socket.ask({"type": "ping", "ref": 1}))["type"] == "pong"
+        await socket.close()
+    await asyncio.to_thread(workers.second.restart)
+    for bearer, code in ((token("rev", jti=jti), 4401), (token("mallory"), 4403)):
+        again = await talker(ports[1])
+        again.send({"type": "auth", "token": bearer})
+        assert (await end_of(again))[0] == code
+    await workers.run("from realtime import desk\ndesk.lift('block', 'mallory', actor='shell')")

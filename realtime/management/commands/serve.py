@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from realtime import asgi, metrics, worker
+from realtime import asgi, live, metrics, worker
 from realtime.conf import settings
 
 PR_SET_PDEATHSIG = 1
@@ -96,6 +96,7 @@ class Command(BaseCommand):
         def say_ready() -> None:
             running = worker.current()
             if options["siblings"] is not None and running is not None:
+                live.begin()
                 metrics.answer_siblings(options["siblings"], running)
             if ready_fd is not None:
                 os.write(ready_fd, b"ready")

@@ -1,0 +1,76 @@
+"""What operators do, by whatever door: the admin and the HTTP interface call these functions and no others.
+
+Each says who does it (`actor`), does it on all workers, and writes it into the audit log, in one transaction with the
+act where the act is rows. Blocks; not for the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from realtime import control, live, revocations, tokens, worker
+from realtime.conf import settings
+from realtime.models import Act, ApiKey
+
+__all__ = ["block", "disconnect", "lift", "record", "revoke"]
+
+
+def record(actor: str, act: str, target: str = "", **details: object) -> None:
+    """Writes an act into the audit log. `details` is what JSON can say, without secrets."""
+    Act.objects.create(actor=actor[:160], act=act, target=target[:260], details=details)
+
+
+def disconnect(client: str, *, actor: str, reason: str = "") -> int:
+    """Closes all connections of a client with 4403, on all workers; how many there were behind this address."""
+    found = live.count(client)
+    with transaction.atomic(using=settings.DATABASE):
+        record(actor, "disconnect", client, connections=found)
+        control.broadcast("disconnect", {"client": client, "reason": reason}, using=settings.DATABASE)
+        # The others hear of it; this process's own worker does not listen to itself.
+        transaction.on_commit(lambda: _disconnect_here(client, reason), using=settings.DATABASE)
+    return found
+
+
+def _disconnect_here(client: str, reason: str) -> None:
+    running = worker.current()
+    if running is not None:
+        running.disconnect(client, reason)
+
+
+def block(client: str, *, actor: str, reason: str = "", until: datetime | None = None) -> int:
+    """Shuts a client out and closes its connections with 4403; how many there were behind this address."""
+    found = live.count(client)
+    with transaction.atomic(using=settings.DATABASE):
+        revocations.block(client, by=actor, reason=reason, until=until)
+        record(actor, "block", client, **_given(reason=reason, until=until and until.isoformat()), connections=found)
+    return found
+
+
+def revoke(kind: revocations.Kind, value: str, *, actor: str, reason: str = "", until: datetime | None = None) -> int:
+    """Takes back a token by `jti`, or the tokens of a `client` or of an API `key`, and that key itself. How many
+    connections the client has behind this address, which end if they rest on such a token; 0 for the other kinds."""
+    found = live.count(value) if kind == "client" else 0
+    with transaction.atomic(using=settings.DATABASE):
+        if kind == "key":
+            for row in ApiKey.objects.filter(key_id=value, revoked=False):
+                tokens.revoke_api_key(row)
+        revocations.revoke(kind, value, by=actor, reason=reason, until=until)
+        record(actor, f"revoke {kind}", value, **_given(reason=reason))
+    return found
+
+
+def lift(kind: revocations.Kind, value: str, *, actor: str) -> bool:
+    """Takes a block or a revocation back; whether there was one."""
+    with transaction.atomic(using=settings.DATABASE):
+        found = revocations.lift(kind, value)
+        if found:
+            record(actor, "unblock" if kind == "block" else f"restore {kind}", value)
+    return found
+
+
+def _given(**details: Any) -> Mapping[str, Any]:
+    return {name: value for name, value in details.items() if value}

@@ -1,0 +1,256 @@
+"""What happens at this moment on all workers behind one address: who is connected, what is attached, who has a message.
+
+Asked of the workers when somebody looks (`realtime.metrics.siblings`), in threads, so that nothing is written while
+nobody does, and no answer is older than the question. Every answer is bounded: the workers sort and cut before they
+tell. Workers behind another address are not asked. In a process without a worker there is nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from realtime import worker
+from realtime.hub import Mode, Subscriber
+from realtime.metrics import siblings
+from realtime.protocol.names import ChannelName
+from realtime.worker import Worker
+
+__all__ = ["Connections", "Passed", "busiest", "connection", "connections", "count", "occupancies", "passed"]
+
+MOST: Final = 200
+"""Connections that are told at once."""
+
+ATTACHMENTS_MOST: Final = 200
+"""Attachments of one connection that are told."""
+
+NAMES_AT_ONCE: Final = 250
+"""Names in one question: it must fit into a socket's buffer."""
+
+Question = siblings.Question
+
+
+def _ask(question: Question) -> tuple[dict[str, Any], list[str]]:
+    running = worker.current()
+    return ({}, []) if running is None else siblings.ask_all(running, question)
+
+
+# ---------------------------------------------------------------- occupancy
+
+
+def occupancies(channels: Iterable[ChannelName]) -> Counter[str]:
+    """How many are attached to each of the channels."""
+    names = list(channels)
+    found: Counter[str] = Counter()
+    for start in range(0, len(names), NAMES_AT_ONCE):
+        for answer in _ask({"ask": "occupancies", "channels": names[start : start + NAMES_AT_ONCE]})[0].values():
+            found.update(answer)
+    return found
+
+
+def _occupancies(running: Worker, question: Question) -> dict[str, int]:
+    found = {name: running.hub.occupancy(name) for name in question["channels"]}
+    return {name: count for name, count in found.items() if count}
+
+
+def busiest(most: int) -> list[tuple[str, int]]:
+    """The channels with the most attachments, as far as each worker's own busiest show it."""
+    found: Counter[str] = Counter()
+    for answer in _ask({"ask": "busiest", "most": most * 2})[0].values():
+        found.update(dict(answer))
+    return found.most_common(most)
+
+
+def _busiest(running: Worker, question: Question) -> list[tuple[str, int]]:
+    hub = running.hub
+    counts = ((name, hub.occupancy(name)) for name in list(hub.channels) if not name.startswith("$"))
+    return heapq.nlargest(int(question["most"]), counts, key=lambda item: item[1])
+
+
+# ---------------------------------------------------------------- connections
+
+
+@dataclass(slots=True)
+class Connections:
+    """Some connections, and how many there are of the kind that was asked for."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    total: int = 0
+    missing: list[str] = field(default_factory=list)
+    """Workers that did not answer."""
+
+
+def connections(*, client: str = "", channel: str = "", sort: str = "waiting", most: int = 50) -> Connections:
+    """Connections of a client (by the beginning of its id) and to a channel, those with most waiting first, or the
+    newest (`sort` "age")."""
+    most = min(most, MOST)
+    answers, missing = _ask({"ask": "connections", "client": client, "channel": channel, "sort": sort, "most": most})
+    found = Connections(missing=missing)
+    for name, answer in answers.items():
+        found.total += answer["total"]
+        found.rows += [{**row, "worker": name} for row in answer["rows"]]
+    found.rows = heapq.nlargest(most, found.rows, key=lambda row: _rank(row, sort))
+    return found
+
+
+def _rank(row: Mapping[str, Any], sort: str) -> tuple[float, float]:
+    return (-row["age_s"], 0.0) if sort == "age" else (row["waiting"], -row["age_s"])
+
+
+def _connections(running: Worker, question: Question) -> dict[str, Any]:
+    client, channel, most = question["client"], question["channel"], int(question["most"])
+    rows = []
+    for each in list(running.clients):
+        identity = getattr(each, "identity", None)
+        if identity is None or not identity.client.startswith(client):
+            continue
+        if channel and channel not in each.subscribers:  # type: ignore[attr-defined]  # a Connection
+            continue
+        rows.append(_row(each))
+    return {"total": len(rows), "rows": heapq.nlargest(most, rows, key=lambda row: _rank(row, question["sort"]))}
+
+
+def connection(connection_id: str) -> dict[str, Any] | None:
+    """One connection with its attachments; None where there is none of that id."""
+    for name, answer in _ask({"ask": "connection", "id": connection_id})[0].items():
+        if answer is not None:
+            found: dict[str, Any] = {**answer, "worker": name}
+            return found
+    return None
+
+
+def _connection(running: Worker, question: Question) -> dict[str, Any] | None:
+    for each in list(running.clients):
+        if getattr(each, "id", None) == question["id"]:
+            subscribers = list(each.subscribers.values())  # type: ignore[attr-defined]  # a Connection
+            return {**_row(each), "attached": [attachment(one) for one in subscribers[:ATTACHMENTS_MOST]]}
+    return None
+
+
+def _row(each: Any) -> dict[str, Any]:
+    subscribers = list(each.subscribers.values())
+    identity = each.identity
+    return {
+        "id": each.id,
+        "client": "" if identity is None else identity.client,
+        "kind": "" if identity is None else identity.kind,
+        "transport": each.transport,
+        "attachments": len(subscribers),
+        "sent": each.link.written_bytes,
+        "buffered": each.link.waiting_bytes,
+        "waiting": sum([_backlog(one) for one in subscribers]),
+        "unacked": sum([one.window.in_flight for one in subscribers]),
+        "age_s": round(time.monotonic() - each.opened_at, 1),
+        "silent_s": round(time.monotonic() - each.heard_at, 1),
+    }
+
+
+def _position(subscriber: Subscriber) -> int:
+    level = subscriber.level
+    return subscriber.position if level is None else level.position
+
+
+def _backlog(subscriber: Subscriber) -> int:
+    """Messages of the log that were not sent to it yet."""
+    order = subscriber.followed.order
+    return 0 if order is None else max(0, order.position - _position(subscriber))
+
+
+def attachment(subscriber: Subscriber) -> dict[str, Any]:
+    """What is known of one attachment."""
+    position, mode = _position(subscriber), subscriber.mode
+    if mode is Mode.WAITING:
+        state = "waits for its socket" if subscriber.window.open else "waits for an ack"
+    else:
+        state = mode.value
+    return {
+        "channel": subscriber.followed.name,
+        "epoch": subscriber.followed.epoch,
+        "state": state,
+        "position": position,
+        # Without a window nobody acknowledges.
+        "acked": subscriber.window.acked if subscriber.window.size else None,
+        "window": subscriber.window.size,
+        "unacked": subscriber.window.in_flight,
+        "waiting": _backlog(subscriber),
+    }
+
+
+def count(client: str) -> int:
+    """Open connections of exactly this client."""
+    return sum(_ask({"ask": "count", "client": client})[0].values())
+
+
+def _count(running: Worker, question: Question) -> int:
+    return running.load.admission.clients[question["client"]]
+
+
+# ---------------------------------------------------------------- one message
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Where a message is on its way to those who are attached now."""
+
+    attached: int
+    passed: int
+    """Attachments whose position is at the message or beyond: it was written to them, or they asked to begin there."""
+    acked: int
+    without_ack: int
+    """Attachments with a window of 0, which never acknowledge."""
+    heard: int
+    """Workers that follow the channel and have heard of the message."""
+    following: int
+    """Workers that follow the channel."""
+    missing: list[str]
+
+
+def passed(channel: ChannelName, epoch: str | None, serial: int) -> Passed:
+    """How many live positions have passed a message, and how many acknowledged it. Live state: who has left is not
+    counted, and who attached behind the message counts as one that passed it."""
+    answers, missing = _ask({"ask": "passed", "channel": channel, "epoch": epoch, "serial": serial})
+    totals = {name: sum(each[name] for each in answers.values()) for name in PASSED}
+    return Passed(**totals, missing=missing)
+
+
+PASSED: Final = ("attached", "passed", "acked", "without_ack", "heard", "following")
+
+
+def _passed(running: Worker, question: Question) -> dict[str, int]:
+    found = dict.fromkeys(PASSED, 0)
+    serial = int(question["serial"])
+    subscribers = running.hub.subscribers(question["channel"])
+    for each in subscribers:
+        found["attached"] += 1
+        found["without_ack"] += not each.window.size
+        if each.followed.epoch == question["epoch"]:
+            found["passed"] += _position(each) >= serial
+            found["acked"] += bool(each.window.size) and each.window.acked >= serial
+    if subscribers:
+        order = subscribers[0].followed.order
+        found["following"] = 1
+        found["heard"] = int(order is not None and order.position >= serial)
+    return found
+
+
+_OFFERS: Mapping[str, Callable[[Worker, Question], object]] = {
+    "occupancies": _occupancies,
+    "busiest": _busiest,
+    "connections": _connections,
+    "connection": _connection,
+    "count": _count,
+    "passed": _passed,
+}
+
+
+def begin() -> None:
+    """This process can be asked from now on. A worker's first request may come later than another worker's question."""
+    for name, answer in _OFFERS.items():
+        siblings.offer(name, answer)
+
+
+begin()
