@@ -1,4 +1,4 @@
-"""The platform's ASGI application, in front of Django's: sockets here, everything else there.
+"""The platform's ASGI application, in front of Django's: sockets and their fallbacks here, everything else there.
 
 `get_application(django_application)` is what a project's asgi.py calls; our own servers find it by `find_application`.
 The worker starts with the first connection or request, since Daphne has no lifespan; servers that have one start it
@@ -20,11 +20,13 @@ from django.utils.module_loading import import_string
 from realtime import worker
 from realtime.conf import settings
 from realtime.consumers import RealtimeConsumer
+from realtime.transports import routing as transports
 
 ROLES = ("all", "realtime", "web")
 
 role = "all"
-"""What this process serves, by `manage.py serve --role`. "realtime": sockets and health; "web": all but sockets."""
+"""What this process serves, by `manage.py serve --role`. "realtime": sockets, their fallbacks and health; "web": all
+but these."""
 
 HEALTH = ("/healthz", "/readyz", "/metrics")
 
@@ -34,7 +36,8 @@ NOT_FOUND = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 def get_application(django_application: Application, *, websocket: Application | None = None) -> Application:
-    """Routes `websocket` and `lifespan` to the platform and `http` to `django_application`.
+    """Routes `websocket`, `lifespan` and the fallback transports to the platform, and other `http` to
+    `django_application`.
 
     `websocket` is the project's own application for sockets at other paths than `REALTIME["WEBSOCKET_PATH"]`, such as a
     URLRouter; without one they are refused.
@@ -49,7 +52,10 @@ def get_application(django_application: Application, *, websocket: Application |
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         worker.ensure()
-        if scope["type"] == "http" and role == "realtime" and not scope["path"].endswith(HEALTH):
+        fallback = transports.find(scope) if scope["type"] == "http" and role != "web" else None
+        if fallback is not None:
+            await fallback(scope, receive, send)
+        elif scope["type"] == "http" and role == "realtime" and not scope["path"].endswith(HEALTH):
             await _not_here(send)
         else:
             await router(scope, receive, send)

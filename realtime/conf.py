@@ -149,6 +149,16 @@ class Settings:
         900, "seconds", "Life of tokens of `realtime.views.token`; short, since the SDK fetches the next one.", least=60
     )
 
+    # -- fallback transports -----------------------------------------------------------------------------------------
+    API_PATH = Key("/api/v1", "path", "Where the fallback transports stand, beside the REST interface of the URLconf.")
+    QUERY_MAX_BYTES = Key(
+        12_288,
+        "bytes",
+        "Of a request's query: 200 channels of ordinary names with their positions; servers stop at 16 KiB. More goes "
+        "into a body or a ticket.",
+        least=256,
+    )
+
     # -- the log: writer, rounds, readers ----------------------------------------------------------------------------
     WRITER_QUEUE_MESSAGES = Key(
         20_000,

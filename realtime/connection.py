@@ -1,4 +1,4 @@
-"""One WebSocket connection: performs what its session decides.
+"""One connection, by WebSocket or another transport: performs what its session decides.
 
 Between three parties: the link (bytes out), the session (pure; what to do), the hub and the writer (what comes of it).
 Everything runs on the loop's thread and returns at once; what takes time (a commit, a read of the log, an application's
@@ -63,8 +63,17 @@ REMEMBERED_MOST = 1000
 class Connection:
     """The shell around one `Session`. Its owner feeds it and tells it when the connection is gone (`gone`)."""
 
-    def __init__(self, worker: Worker, link: Link, transport: str = "websocket", place: Place | None = None) -> None:
-        """`place` is the room that was found for it (`worker.load.admit`); without one it counts against no limit."""
+    def __init__(
+        self,
+        worker: Worker,
+        link: Link,
+        transport: str = "websocket",
+        place: Place | None = None,
+        *,
+        speaks: bool = True,
+    ) -> None:
+        """`place` is the room that was found for it (`worker.load.admit`); without one it counts against no limit.
+        `speaks`: its client can say something more, so that silence has a meaning."""
         now = time.monotonic()
         self._place = place
         self.transport = transport
@@ -72,7 +81,7 @@ class Connection:
         self.link = link
         self.identity: Identity | None = None
         self.id = f"c_{secrets.token_urlsafe(9)}"
-        self.session = Session(self.id, _session_settings(worker), now)
+        self.session = Session(self.id, _session_settings(worker, speaks), now)
         self.subscribers: dict[ChannelName, Subscriber] = {}
         self._joining: dict[int, Subscriber] = {}
         self._appends: dict[int, Append] = {}
@@ -122,6 +131,11 @@ class Connection:
         if token is not None:
             self._perform(self.session.open(token))
 
+    def open_as(self, identity: Identity) -> None:
+        """The shell has found out who it is."""
+        self.session.look_up()
+        self._identify(identity, None)
+
     def open_with_cookie(self, cookie: str) -> None:
         """The handshake carried this site's session cookie; if it proves nobody, `auth` is awaited."""
         now_s = time.time()
@@ -150,6 +164,11 @@ class Connection:
         self._perform(self.session.receive(text if isinstance(text, str) else text.decode(), now, _time_ms()))
         if self.session.full:
             self._read_no_further()
+
+    def end(self, code: int, reason: str) -> None:
+        """The shell ends the connection, for a reason of its own."""
+        if not self._gone:
+            self._close(code, reason)
 
     def receive_binary(self, data: bytes) -> None:
         self._close(1003, "text frames only")
@@ -345,16 +364,16 @@ class Connection:
             self.recheck_session()
 
     def recheck_session(self) -> None:
-        """Asks the database whether the session behind the cookie still holds."""
+        """Asks the database whether the session behind the cookie, or the API key, still holds."""
         identity = self.identity
-        if identity is None or identity.session is None:
+        if identity is None or (identity.session is None and identity.kind != "key"):
             return
         if self._rechecking:
             # What is asked now may have an answer that the read under way has missed.
             self._recheck_again = True
             return
         self._rechecking = True
-        self.worker.reader.run(lambda: tokens.session_still_valid(identity), self._rechecked)
+        self.worker.reader.run(lambda: tokens.still_valid(identity), self._rechecked)
 
     def _rechecked(self, valid: bool | None) -> None:
         self._rechecking = False
@@ -365,7 +384,11 @@ class Connection:
 
     def _session_over(self, valid: bool | None) -> None:
         if valid is False and not self._gone:
-            error = ProtocolError("unauthorized", "The session has ended.", remedy="Log in again, then reconnect.")
+            error = ProtocolError(
+                "unauthorized",
+                "The session has ended, or the API key was revoked.",
+                remedy="Log in again, or use another key, then reconnect.",
+            )
             self._perform(self.session.refused(error))
 
     # ------------------------------------------------------------------ authorisation
@@ -878,7 +901,7 @@ def _time_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _session_settings(worker: Worker) -> SessionSettings:
+def _session_settings(worker: Worker, speaks: bool) -> SessionSettings:
     return SessionSettings(
         heartbeat_ms=settings.HEARTBEAT_MS,
         max_frame_bytes=settings.MAX_FRAME_BYTES,
@@ -886,7 +909,7 @@ def _session_settings(worker: Worker) -> SessionSettings:
         max_attachments=settings.MAX_ATTACHMENTS,
         auth_timeout_s=settings.AUTH_TIMEOUT_MS / 1000,
         leeway_s=settings.TOKEN_LEEWAY_S,
-        idle_s=settings.IDLE_MS / 1000,
+        idle_s=settings.IDLE_MS / 1000 if speaks else 0.0,
         publishes_most=settings.INFLIGHT_PUBLISHES_MAX,
         backlog_most=settings.BACKLOG_FRAMES,
         backlog_bytes=settings.BACKLOG_BYTES,

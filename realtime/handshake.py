@@ -51,9 +51,7 @@ def check(headers: Iterable[tuple[bytes, bytes]], subprotocols: Sequence[str]) -
     """Judges a handshake by its headers (names in lower case, as ASGI gives them)."""
     found = {name: value.decode("latin1") for name, value in headers}
     host = found.get(b"host", "")
-    domain, _ = split_domain_port(host)
-    allowed = django_settings.ALLOWED_HOSTS or (LOCAL_HOSTS if django_settings.DEBUG else ())
-    if not domain or not validate_host(domain, allowed):
+    if not host_allowed(host):
         return Refused(403, f"The host {host[:100]!r} is not served here. Add it to ALLOWED_HOSTS.")
     origin = found.get(b"origin")
     if origin is not None and not origin_allowed(origin, host):
@@ -72,6 +70,13 @@ def check(headers: Iterable[tuple[bytes, bytes]], subprotocols: Sequence[str]) -
         if is_own_origin(origin, host):
             cookie = found[b"cookie"]
     return Accepted(subprotocol, token, cookie)
+
+
+def host_allowed(host: str) -> bool:
+    """Whether a `Host` header names this site, by Django's rules."""
+    domain, _ = split_domain_port(host)
+    allowed = django_settings.ALLOWED_HOSTS or (LOCAL_HOSTS if django_settings.DEBUG else ())
+    return bool(domain) and validate_host(domain, allowed)
 
 
 def origin_allowed(origin: str, host: str) -> bool:

@@ -914,6 +914,11 @@ class Hub:
         for subscriber in followed.subscribers:
             if subscriber.mode is not Mode.JOINING:
                 subscriber.sink.send(subscriber.attached_frame(bounds.epoch, 0, bounds.head, resumed=True))
+                level = subscriber.level
+                if level is not None and subscriber.sink.encoding is not level.encoding:
+                    # Where a frame is written with its epoch, what it was told has changed how.
+                    self._leave_level(subscriber)
+                    self._enter_level(subscriber)
 
     def _change_epoch(self, followed: Followed, bounds: Bounds) -> None:
         """The log is another: everybody here is told and starts at its beginning."""

@@ -82,14 +82,14 @@ class Load:
 
     # ------------------------------------------------------------------ who is let in
 
-    def admit(self, peer: str | None, forwarded: Iterable[str]) -> Place | Refusal:
+    def admit(self, peer: str | None, forwarded: Iterable[str], *, returning: bool = False) -> Place | Refusal:
         """Room for a connection: give it back with `Place.leave`.
 
         `peer` is the address at the other end of the connection, `forwarded` the values of its X-Forwarded-For headers
-        in order.
+        in order. `returning`: one that comes back all the time by nature.
         """
         address = client_address(peer, forwarded, self._proxies)
-        found = self.admission.admit(address, time.monotonic(), random.random())
+        found = self.admission.admit(address, time.monotonic(), random.random(), returning=returning)
         if isinstance(found, Refusal) and found.reason == "address":
             self._point_at_proxies(address)
         return found

@@ -76,6 +76,7 @@ __all__ = [
     "revoke_api_key",
     "session_key_in",
     "session_still_valid",
+    "still_valid",
     "verify_api_key",
     "verify_token",
 ]
@@ -662,6 +663,15 @@ def session_still_valid(identity: Identity) -> bool:
     mark = identity.session
     found = read_again_if_broken(lambda: _user_of(mark.session_key))
     return found is not None and found[1] == mark
+
+
+def still_valid(identity: Identity) -> bool:
+    """Whether what an identity rests on in the database still holds: its session, or its API key. Not for the event
+    loop."""
+    if identity.kind != "key" or identity.key_id is None:
+        return session_still_valid(identity)
+    known = _read_keys([identity.key_id])[identity.key_id]
+    return known.identity is not None and not known.revoked
 
 
 def client_id_of(user: AbstractBaseUser) -> str:

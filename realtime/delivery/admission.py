@@ -156,8 +156,9 @@ class Admission:
         """Of addresses and clients at their own limit: they must not make others wait."""
         self._refused_at = -math.inf
 
-    def admit(self, address: str, now: float, chance: float) -> Place | Refusal:
-        """Room for a connection from `address`, or when to ask again."""
+    def admit(self, address: str, now: float, chance: float, *, returning: bool = False) -> Place | Refusal:
+        """Room for a connection from `address`, or when to ask again. `returning`: it comes back all the time by nature
+        (a poll), so that the rate of new connections says nothing about it."""
         limits = self.limits
         full = self._full()
         if full is not None:
@@ -165,7 +166,7 @@ class Admission:
         if limits.per_address and self.addresses[address] >= limits.per_address:
             return self._refuse_one("address", address, self._pace_per_s, now, chance)
         # Last: a token that was taken is gone.
-        if self._bucket is not None and self._bucket.take(1, now):
+        if self._bucket is not None and not returning and self._bucket.take(1, now):
             return self._refuse("rate", now, chance)
         self.admitted += 1
         self.connections += 1

@@ -1,4 +1,6 @@
-"""Daphne's HTTP request, extended: a WebSocket that there is no room for is refused before anything is spent on it.
+"""Daphne's HTTP request, extended: refusals before anything is spent, and answers that wait for their client.
+
+A WebSocket that there is no room for is refused here.
 
 The cheapest place that still knows the client's address and can answer: the request's head is parsed, nothing else has
 happened. Who is let in holds a place from here until the connection is lost.
@@ -6,6 +8,7 @@ happened. Who is let in holds a place from here until the connection is lost.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,11 +19,17 @@ from realtime.conf import settings
 from realtime.delivery.admission import FIRST_S
 from realtime.load import Refusal
 
+CUT = "seriatim.cut"
+"""Name of the extension of HTTP scopes whose value drops the connection, whatever waits for the client."""
+
 
 class SeriatimRequest(WebRequest):
     """One HTTP request; Daphne turns it into a WebSocket when it asks for one."""
 
     channel: Any
+    producer: Any
+    _room: asyncio.Event | None = None
+    """Set while the socket takes more of an answer that comes in parts."""
 
     def process(self) -> Any:
         if self.server.leaving:
@@ -52,6 +61,56 @@ class SeriatimRequest(WebRequest):
             factory.place = None
             found.leave()
         return result
+
+    # ------------------------------------------------------------------ flow control
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        super().handle_reply(message)
+        if message.get("more_body") and self._room is None and not self.finished and self.channel is not None:
+            self._room = asyncio.Event()
+            self._room.set()
+            self.registerProducer(self, True)
+            if self.channel._waitingForTransport:
+                self._room.clear()
+
+    async def room(self) -> None:
+        """Returns when the client has taken what waits for it, or is gone: without this an answer without an end would
+        be kept here for a client that does not read."""
+        if self._room is not None:
+            await self._room.wait()
+
+    def pauseProducing(self) -> None:
+        assert self._room is not None
+        self._room.clear()
+
+    def resumeProducing(self) -> None:
+        assert self._room is not None
+        self._room.set()
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self.resumeProducing()
+
+    def finish(self) -> None:
+        self._let_go()
+        super().finish()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._let_go()
+        super().connectionLost(reason)
+
+    def _let_go(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            if self.producer is not None:
+                self.unregisterProducer()
+
+    def cut(self) -> None:
+        """Drops the connection now."""
+        if self.channel is not None and not self.finished:
+            self.channel.forceAbortClient()
+
+    # ------------------------------------------------------------------ refusals
 
     def _leave_to_the_protocol(self, channel: Any) -> None:
         """The connection is the WebSocket protocol's. Request and channel know each other, and would wait for the

@@ -27,7 +27,7 @@ from realtime.conf import settings
 from realtime.load import FILES_KEPT, open_files_most
 from realtime.server.balance import Balance
 from realtime.server.protocol import SeriatimProtocol
-from realtime.server.request import SeriatimRequest
+from realtime.server.request import CUT, SeriatimRequest
 
 logger = logging.getLogger(__name__)
 
@@ -194,11 +194,18 @@ class SeriatimServer(Server):
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if scope["type"] != "websocket":
+            scope["extensions"] = {CUT: protocol.cut}
             return super().create_application(protocol, scope)
         scope["extensions"] = protocol.extensions()
         queue = super().create_application(protocol, scope)
         self.connections[protocol]["application_instance"].add_done_callback(partial(self._application_done, protocol))
         return queue
+
+    async def handle_reply(self, protocol: Any, message: Any) -> None:
+        """Daphne's own returns at once, however much waits for the client."""
+        await super().handle_reply(protocol, message)
+        if isinstance(protocol, SeriatimRequest):
+            await protocol.room()
 
     def _application_done(self, protocol: Any, application: asyncio.Future[None]) -> None:
         """One that left an open socket to its callbacks needs none of what Daphne does for it every second."""
