@@ -6,7 +6,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { seeded } from "../fakes/random.js";
+import { fakeHttp } from "../fakes/http.js";
 import { settled, setup } from "../fakes/setup.js";
+import { Client } from "../src/index.js";
 
 const RUNS = Number(process.env.SERIATIM_RUNS ?? 15);
 const FIRST_SEED = Number(process.env.SERIATIM_SEED ?? 1);
@@ -74,10 +76,16 @@ const CONSUMERS = {
   },
 };
 
-async function run(seed, { consumer, from, faults }) {
+async function run(seed, { consumer, from, faults, http = false }) {
   const random = seeded(seed);
   const pick = (list) => list[Math.floor(random() * list.length)];
-  const { client, server, clock } = setup({ seed: seed + 1, auto: false });
+  const { client: overSocket, server, clock } = setup({ seed: seed + 1, auto: false });
+  let client = overSocket;
+  const trouble = { loss: 0.1 };
+  if (http) {
+    const transports = [fakeHttp(server, { random: seeded(seed + 2), trouble })];
+    client = new Client({ transports, clock, random: seeded(seed + 1), events: null });
+  }
   server.window = 1 + Math.floor(random() * 12);
   server.ackEvery = 1 + Math.floor(random() * 12);
   const witnesses = new Map();
@@ -151,6 +159,7 @@ async function run(seed, { consumer, from, faults }) {
   }
 
   refusing = false;
+  trouble.loss = 0;
   for (let i = 0; i < 400; i++) {
     server.link.moveAll();
     await clock.advance(400);
@@ -189,11 +198,15 @@ const CASES = [
   { consumer: "listener", from: "start", faults: { prune: true, epoch: true } },
   { consumer: "async listener", from: { rewind: 3 }, faults: { prune: true, epoch: true, wire: true } },
   { consumer: "loop", from: { cursor: "one" }, faults: { wire: true } },
+  { consumer: "listener", from: "start", faults: {}, http: true },
+  { consumer: "async listener", from: "start", faults: { wire: true }, http: true },
+  { consumer: "loops that are left", from: { rewind: 3 }, faults: { prune: true, epoch: true }, http: true },
 ];
 
 for (const options of CASES) {
   const what = Object.keys(options.faults).join(", ") || "cuts and refusals";
-  test(`each once and in order: ${options.consumer} from ${JSON.stringify(options.from)}, with ${what}`, async () => {
+  const by = options.http ? " over HTTP" : "";
+  test(`each once and in order${by}: ${options.consumer} from ${JSON.stringify(options.from)}, with ${what}`, async () => {
     let cuts = 0;
     let seen = 0;
     for (let seed = FIRST_SEED; seed < FIRST_SEED + RUNS; seed++) {
