@@ -12,11 +12,11 @@ from typing import Any
 
 from django.db import transaction
 
-from realtime import control, live, revocations, tokens, worker
+from realtime import control, live, revocations, signing, tokens, worker
 from realtime.conf import settings
-from realtime.models import Act, ApiKey
+from realtime.models import Act, ApiKey, SigningKey
 
-__all__ = ["block", "disconnect", "lift", "record", "revoke"]
+__all__ = ["block", "disconnect", "generate_key", "lift", "make_key_current", "record", "retire_key", "revoke"]
 
 
 def record(actor: str, act: str, target: str = "", **details: object) -> None:
@@ -70,6 +70,28 @@ def lift(kind: revocations.Kind, value: str, *, actor: str) -> bool:
         if found:
             record(actor, "unblock" if kind == "block" else f"restore {kind}", value)
     return found
+
+
+def generate_key(algorithm: str, *, actor: str, kid: str | None = None) -> SigningKey:
+    """A new signing key: it verifies now, and signs when it is made current."""
+    with transaction.atomic(using=settings.DATABASE):
+        row = signing.generate(algorithm, kid)
+        record(actor, "generate signing key", row.kid, algorithm=algorithm)
+    return row
+
+
+def make_key_current(kid: str, *, actor: str) -> None:
+    """Tokens are signed with this key from now on. See `realtime.signing.make_current`."""
+    with transaction.atomic(using=settings.DATABASE):
+        signing.make_current(kid)
+        record(actor, "make signing key current", kid)
+
+
+def retire_key(kid: str, *, actor: str) -> None:
+    """Every token that this key signed is refused from now on."""
+    with transaction.atomic(using=settings.DATABASE):
+        signing.retire(kid)
+        record(actor, "retire signing key", kid)
 
 
 def _given(**details: Any) -> Mapping[str, Any]:

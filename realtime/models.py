@@ -417,3 +417,38 @@ class Act(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor}: {self.act} {self.target}"
+
+
+class SigningKey(models.Model):
+    """A key for tokens that operators can exchange while all run; `realtime.signing` explains the states."""
+
+    class State(models.TextChoices):
+        NEW = "new", "new: verifies, does not sign yet"
+        CURRENT = "current", "current: signs and verifies"
+        RETIRING = "retiring", "retiring: verifies what it signed"
+        RETIRED = "retired", "retired: nothing of it is good"
+
+    kid = models.CharField(
+        "key id", max_length=64, validators=[RegexValidator(r"\A[A-Za-z0-9_.-]{1,64}\Z", "1–64 of A–Z a–z 0–9 _ . -")]
+    )
+    algorithm = models.CharField(max_length=8, choices=[(each, each) for each in ("HS256", "RS256", "ES256", "EdDSA")])
+    state = models.CharField(max_length=8, choices=State, default=State.NEW)
+    public_key = models.TextField(blank=True, help_text="PEM; empty for HS256.")
+    material = models.TextField(blank=True, help_text="The secret or private key, encrypted; empty: it only verifies.")
+    created = models.DateTimeField(default=timezone.now)
+    retires = models.DateTimeField(null=True, blank=True, help_text="When a retiring key is good no more.")
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["kid"], name="realtime_signing_key_kid_unique"),
+            models.UniqueConstraint(
+                fields=["state"], condition=Q(state="current"), name="realtime_signing_key_one_current"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["new", "current", "retiring", "retired"]), name="realtime_signing_key_state"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.kid

@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Final, Literal, cast
@@ -46,7 +46,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError
 
-from realtime import elsewhere, revocations
+from realtime import elsewhere, revocations, signing
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
 from realtime.elsewhere import after_commit
@@ -127,6 +127,8 @@ class Identity:
     key_id: str | None = None
     """Of the API key, for `kind` "key"; of a token, the API key with which it was issued."""
     session: SessionMark | None = None
+    kid: str | None = None
+    """Of the key that signed the token."""
 
 
 ANONYMOUS: Final = Identity(ClientId("~anonymous"), None, "anonymous")
@@ -148,6 +150,8 @@ class _SigningKey:
 
 
 _keys: dict[str, _SigningKey] | None = None
+_keys_of: object = None
+"""Of which reading of the database the parsed keys are."""
 _jws = PyJWS(options={"enforce_minimum_key_length": True})
 _algorithms: dict[str, Algorithm] = get_default_algorithms()
 # Verified tokens by their text, so that a backend that publishes a hundred times a second is verified once. What
@@ -158,16 +162,37 @@ _kids: dict[str, str] = {}
 
 
 def _signing_keys() -> dict[str, _SigningKey]:
-    """The keys of `REALTIME["SIGNING_KEYS"]`, parsed once: parsing PEM costs more than verifying a signature."""
-    global _keys
-    if _keys is None:
-        _keys = {kid: _parse_key(kid, given) for kid, given in settings.SIGNING_KEYS.items()}
-    return _keys
+    """The keys that verify, by kid: those of the database (`realtime.signing`), the one that signs first, and those of
+    `REALTIME["SIGNING_KEYS"]`. Parsed once: parsing PEM costs more than verifying a signature."""
+    global _keys, _keys_of
+    rows, signs = signing.known()
+    keys = _keys
+    if keys is None or _keys_of is not rows:
+        given = {**rows, **settings.SIGNING_KEYS}
+        # Of those in the database only the current one signs, and it goes before the settings'.
+        order = sorted(given, key=lambda kid: kid != signs)
+        keys = {}
+        for kid in order:
+            try:
+                parsed = _parse_key(kid, given[kid])
+            except ImproperlyConfigured:
+                if kid in settings.SIGNING_KEYS:
+                    raise
+                # One bad row must not keep the tokens of all other keys out.
+                logger.error("The signing key %s of the database cannot be used.", kid)
+                continue
+            only_verifies = kid in rows and kid not in settings.SIGNING_KEYS and kid != signs
+            keys[kid] = replace(parsed, sign=None) if only_verifies else parsed
+        _keys, _keys_of = keys, rows
+        _verified.clear()
+        _kids.clear()
+    return keys
 
 
 def check_signing_keys() -> None:
-    """Parse all keys now. Raises `ImproperlyConfigured` with what to do; for the system checks at start."""
-    _signing_keys()
+    """Parse the settings' keys now. Raises `ImproperlyConfigured` with what to do; for the system checks at start."""
+    for kid, given in settings.SIGNING_KEYS.items():
+        _parse_key(kid, given)
 
 
 def _parse_key(kid: object, given: object) -> _SigningKey:
@@ -234,6 +259,7 @@ def verify_token(text: str, now_s: float) -> Identity:
         raise _unauthorized(
             f"The token is longer than {settings.TOKEN_MAX_BYTES} bytes.", "Use patterns to shorten its capability."
         )
+    keys = _signing_keys()
     known = _verified.get(text)
     if known is not None:
         identity, not_before_s = known
@@ -242,9 +268,9 @@ def verify_token(text: str, now_s: float) -> Identity:
         return identity
     if not text.isascii() or text.count(".") != 2:
         raise _unauthorized("This is no token: a JWT has three parts of base64url.")
-    key = _key_for(text)
+    key = _key_for(text, keys)
     claims = _claims(text, key)
-    identity, not_before_s = _identity(claims, now_s)
+    identity, not_before_s = _identity(claims, now_s, key.kid)
     if len(_verified) >= VERIFIED_MOST:
         _verified.clear()
     _verified[text] = (identity, not_before_s)
@@ -267,13 +293,15 @@ def refusal_of(identity: Identity, now_s: float) -> ProtocolError | None:
 
 
 def _check_revoked(identity: Identity, now_s: float) -> None:
+    if identity.kid is not None and identity.kid not in _signing_keys():
+        raise _unauthorized(f"The key {identity.kid}, which signed the token, was retired.", "Fetch a new token.")
     if identity.kind == "token" and revocations.is_revoked(
         identity.jti, identity.client, identity.key_id, identity.issued_at_s, now_s
     ):
         raise _unauthorized("The token was revoked.", "Fetch a new token.")
 
 
-def _key_for(text: str) -> _SigningKey:
+def _key_for(text: str, keys: Mapping[str, _SigningKey]) -> _SigningKey:
     """The key that the token's `kid` names: a lookup in a dict, so that no value can mean a path or a query."""
     header = text.partition(".")[0]
     kid = _kids.get(header)
@@ -282,11 +310,10 @@ def _key_for(text: str) -> _SigningKey:
             kid = _jws.get_unverified_header(text).get("kid", "default")
         except (PyJWTError, ValueError, RecursionError):
             raise _unauthorized("This is no token: its header cannot be read.") from None
-        if kid in _signing_keys():
+        if kid in keys:
             if len(_kids) >= KIDS_MOST:
                 _kids.clear()
             _kids[header] = kid
-    keys = _signing_keys()
     if not keys:
         raise _unauthorized(
             "This server has no key to verify tokens with.", "The operator sets REALTIME['SIGNING_KEYS']."
@@ -316,7 +343,7 @@ def _claims(text: str, key: _SigningKey) -> dict[str, object]:
     return claims
 
 
-def _identity(claims: dict[str, object], now_s: float) -> tuple[Identity, float]:
+def _identity(claims: dict[str, object], now_s: float, kid: str) -> tuple[Identity, float]:
     """Check all claims; returns the identity and the time before which it does not hold."""
     expires_at_s = _time_claim(claims, "exp")
     if expires_at_s is None:
@@ -346,7 +373,7 @@ def _identity(claims: dict[str, object], now_s: float) -> tuple[Identity, float]
     _check_times(expires_at_s, not_before_s, now_s)
     issued_with = claims.get(KEY_CLAIM)
     key_id = issued_with if isinstance(issued_with, str) and len(issued_with) <= 32 else None
-    identity = Identity(ClientId(client), capability, "token", expires_at_s, jti, issued_at_s, key_id)
+    identity = Identity(ClientId(client), capability, "token", expires_at_s, jti, issued_at_s, key_id, kid=kid)
     return identity, max(issued_at_s or 0.0, not_before_s or 0.0)
 
 
@@ -839,6 +866,7 @@ def reset_caches() -> None:
     for cache in (_verified, _known_keys, _used, _written):
         cache.clear()
     revocations.reset()
+    signing.reset()
 
 
 def _on_setting_changed(*, setting: str, **_: object) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from django.db import connections
 
-from realtime import authorization, control, counting, cursors, namespaces, revocations, signals, tokens
+from realtime import authorization, control, counting, cursors, namespaces, revocations, signals, signing, tokens
 from realtime.backplane import Backplane
 from realtime.conf import settings
 from realtime.control import Follower
@@ -199,6 +199,8 @@ class Worker:
             ),
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
             revocations.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
+            signing.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
+            signing.on_stale(lambda: self._soon(self._ask, signing.refresh, _nothing)),
             control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
@@ -446,6 +448,7 @@ class Worker:
             incarnation.current()
             incarnation.relabel(within_s=min(RELABEL_S, settings.DATABASE_TIMEOUT_S / 2))
             revocations.refresh(now=True)
+            signing.refresh()
             return namespaces.load()
 
         self.reader.run(load, loaded)
@@ -497,6 +500,7 @@ class Worker:
         self._read_namespaces()
         self._ask(_refresh_api_keys, lambda _: None)
         self._ask(revocations.refresh, lambda _: None)
+        self._ask(signing.refresh, _nothing)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """A regular read; left out while the one before waits, or a database that is away would gather them."""
@@ -554,6 +558,10 @@ def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
         logger.exception("Messages whose time to live is over could not be taken; it is tried again.")
     finally:
         connections[settings.DATABASE].close()
+
+
+def _nothing(_: object) -> None:
+    """What was read is in memory."""
 
 
 def _refresh_api_keys() -> None:

@@ -23,7 +23,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from realtime import tokens
+from realtime import revocations, signing, tokens
 from realtime.delivery.capability import Capability
 from realtime.models import ApiKey
 from realtime.protocol.errors import ProtocolError
@@ -48,8 +48,11 @@ CLAIMS = {"sub": "ana", "exp": NOW_S + 600, "cap": {"*": ["*"]}}
 
 
 @pytest.fixture(autouse=True)
-def fresh_caches() -> Iterator[None]:
+def fresh_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tokens.reset_caches()
+    # Rows of keys and revocations have tests of their own; here nothing may ask the database.
+    for module in (signing, revocations):
+        monkeypatch.setattr(module, "load", lambda: None)
     yield
     tokens.reset_caches()
 
@@ -92,7 +95,9 @@ def refusal(text: str, now_s: float = NOW_S) -> ProtocolError:
 
 def test_a_good_token_is_an_identity() -> None:
     identity = verify_token(mint(jti="j1", nbf=NOW_S), NOW_S)
-    assert identity == Identity(ClientId("ana"), Capability.parse({"*": ["*"]}), "token", NOW_S + 600, "j1", NOW_S)
+    assert identity == Identity(
+        ClientId("ana"), Capability.parse({"*": ["*"]}), "token", NOW_S + 600, "j1", NOW_S, kid="default"
+    )
 
 
 def test_a_token_without_cap_has_no_capability_and_an_empty_one_allows_nothing() -> None:
