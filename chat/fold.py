@@ -117,8 +117,8 @@ def begin(envelope: Mapping[str, Any]) -> Object | None:
     data, serial = envelope.get("data"), envelope["serial"]
     if not isinstance(data, dict) or not isinstance(envelope.get("client"), str):
         return None
-    files, mentions, thread = _files(data.get("files")), _mentions(data.get("mentions")), data.get("thread")
-    if files is None or mentions is None or not is_text(data.get("text"), may_be_empty=bool(files)):
+    files, named, thread = _files(data.get("files")), mentions(data.get("mentions")), data.get("thread")
+    if files is None or named is None or not is_text(data.get("text"), may_be_empty=bool(files)):
         return None
     if thread is not None:
         thread = whole(thread)
@@ -136,7 +136,7 @@ def begin(envelope: Mapping[str, Any]) -> Object | None:
         "thread": thread,
         "also": thread is not None and data.get("also") is True,
         "replies": {"count": 0, "last": None, "clients": []},
-        "mentions": mentions,
+        "mentions": named,
         "files": files,
     }
 
@@ -154,15 +154,15 @@ def apply(state: Object, envelope: Mapping[str, Any]) -> None:
             if client not in replies["clients"] and len(replies["clients"]) < REPLIERS_MOST:
                 replies["clients"].append(client)
         case "edit":
-            mentions = _mentions(data.get("mentions"))
+            named = mentions(data.get("mentions"))
             if (
                 client is not None
                 and client == state["client"]
                 and state["deleted"] is None
-                and mentions is not None
+                and named is not None
                 and is_text(data.get("text"), may_be_empty=bool(state["files"]))
             ):
-                state.update(text=data["text"], mentions=mentions, edited=envelope["time"])
+                state.update(text=data["text"], mentions=named, edited=envelope["time"])
         case "delete":
             if state["deleted"] is None:
                 if client is None:
@@ -247,7 +247,7 @@ def is_emoji(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= EMOJI_CHARS
 
 
-def _mentions(value: object) -> list[str] | None:
+def mentions(value: object) -> list[str] | None:
     """Client ids; none where there is no such field, None where it is wrong."""
     if value is None:
         return []

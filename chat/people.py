@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Final, TypedDict, cast
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, User
 from django.db.models import Q
 
+from chat.models import NAMESPACE, LastSeen
 from realtime.tokens import client_id_of
+
+TOUCH_EVERY_MS: Final = 60_000
+"""Who asks more often is not written down more often."""
+
+_IN_CHANNEL = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Person(TypedDict):
@@ -35,10 +43,34 @@ def is_client(client: str) -> Q:
 
 def people(clients: Iterable[str]) -> list[Person]:
     """Those of `clients` who are users, by one query."""
+    asked = set(clients)
+    return [each for each in map(person, users(asked)) if each["client"] in asked]
+
+
+def users(clients: Iterable[str]) -> list[User]:
+    """The users behind client ids, by one query."""
     wanted = Q(pk__in=())
-    for client in clients:
+    asked = set(clients)
+    for client in asked:
         wanted |= is_client(client)
     # A filter by primary key may also find somebody whose username is his client id: only exact ones are given.
-    found = [person(user) for user in get_user_model().objects.filter(wanted)]
-    asked = set(clients)
-    return [each for each in found if each["client"] in asked]
+    found = cast("Iterable[User]", get_user_model().objects.filter(wanted))
+    return [user for user in found if client_id_of(user) in asked]
+
+
+def user_of(client: str) -> User | None:
+    """The user with this client id, if there is one."""
+    return next(iter(users([client])), None)
+
+
+def inbox_of(client: str) -> str:
+    """The channel that tells somebody what changes for him. Client ids may have characters that names may not have."""
+    name = client if _IN_CHANNEL.fullmatch(client) else "=" + client.encode().hex()
+    return f"{NAMESPACE}:@{name}"
+
+
+def touch(client: str) -> None:
+    """Somebody is here now."""
+    now_ms = int(time.time() * 1000)
+    if not LastSeen.objects.filter(client=client, time__gt=now_ms - TOUCH_EVERY_MS).exists():
+        LastSeen.objects.update_or_create(client=client, defaults={"time": now_ms})

@@ -6,7 +6,7 @@ import time
 from typing import Final, cast
 
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, User
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control, never_cache
@@ -14,7 +14,8 @@ from django.views.decorators.http import require_GET
 
 from chat.authorization import OPERATIONS
 from chat.models import NAMESPACE, Room
-from chat.people import people, person
+from chat.people import inbox_of, people, person, touch
+from chat.rooms import name_for, names_of_direct
 from realtime.namespaces import rules_named
 from realtime.tokens import issue_token
 
@@ -43,20 +44,36 @@ def index(request: HttpRequest) -> HttpResponse:
 @login_required
 def room(request: HttpRequest, slug: str) -> HttpResponse:
     """One room. What is in it comes over the channel; a room one may not see does not exist."""
-    rooms = Room.objects.visible_to(request.user)
-    current = get_object_or_404(rooms, slug=slug)
-    user = cast("AbstractUser", request.user)
-    members = [person(each.user) for each in current.memberships.select_related("user")[:PEOPLE_MOST]]
+    user = cast("User", request.user)
+    visible = list(Room.objects.visible_to(user)[:ROOMS_MOST])
+    current = next((each for each in visible if each.slug == slug), None)
+    if current is None:
+        current = get_object_or_404(Room.objects.visible_to(user), slug=slug)
+    others = names_of_direct([*visible, current], user)
+    for each in (*visible, current):
+        each.name = name_for(each, others.get(each.pk))
+    memberships = list(current.memberships.select_related("user")[:PEOPLE_MOST])
+    members = [person(each.user) for each in memberships]
+    role = next((each.role for each in memberships if each.user_id == user.pk), None)
     known = {each["client"]: each["name"] for each in (*members, person(user))}
     context = {
-        "rooms": rooms[:ROOMS_MOST],
+        "rooms": visible,
         "room": current,
+        "role": role,
         "members": members,
         "me": person(user),
         "page_data": {
             "client": person(user)["client"],
             "names": known,
-            "room": {"slug": current.slug, "name": current.name, "channel": current.channel},
+            "inbox": inbox_of(person(user)["client"]),
+            "room": {
+                "slug": current.slug,
+                "name": current.name,
+                "topic": current.topic,
+                "kind": current.kind,
+                "channel": current.channel,
+                "role": role,
+            },
             "retentionDays": _retention_days(),
             "textMost": TEXT_MOST,
         },
@@ -77,9 +94,9 @@ def token(request: HttpRequest) -> JsonResponse:
     now_s = time.time()
     ends_s = now_s + request.session.get_expiry_age()
     user = cast("AbstractUser", request.user)
-    text, expires_s = issue_token(
-        person(user)["client"], {f"{NAMESPACE}:*": list(OPERATIONS)}, TOKEN_TTL_S, now_s, not_after_s=ends_s
-    )
+    client = person(user)["client"]
+    touch(client)
+    text, expires_s = issue_token(client, {f"{NAMESPACE}:*": list(OPERATIONS)}, TOKEN_TTL_S, now_s, not_after_s=ends_s)
     return JsonResponse({"token": text, "expires": expires_s})
 
 

@@ -173,6 +173,8 @@ STATICFILES_DIRS = [
 COLLECTED_STATIC = env.bool("COLLECTED_STATIC", default=not DEBUG)
 WHITENOISE_USE_FINDERS = not COLLECTED_STATIC
 WHITENOISE_AUTOREFRESH = not COLLECTED_STATIC
+# Files that people gave to rooms. Not served from here: a view asks who may have them.
+MEDIA_ROOT = STATE_DIR / "media"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
