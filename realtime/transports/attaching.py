@@ -61,7 +61,8 @@ def in_body(body: object) -> list[Wanted]:
     entries = body.get("attach") if isinstance(body, dict) else None
     if not isinstance(entries, list):
         raise ProtocolError("bad_frame", "`attach` is no array.", remedy='Send {"attach":[{"channel":…,"from":…}, …]}.')
-    return checked([_in_object(entry) for entry in entries])
+    # An empty list is for a client that wants to know who it is before it follows anything.
+    return checked([_in_object(entry) for entry in entries]) if entries else []
 
 
 def _in_object(entry: object) -> Wanted:
@@ -110,6 +111,9 @@ class Answers:
         self.attached = 0
         self.first_error: dict[str, object] | None = None
         self._all = asyncio.Event()
+        self._follows_none = not wanted
+        if self._follows_none:
+            self._all.set()
         link.on_answer = self._answer
 
     def _answer(self, frame: dict[str, object]) -> None:
@@ -139,7 +143,7 @@ class Answers:
 
     def refusal(self) -> ProtocolError | None:
         """Why there is nothing to stream; None where at least one channel is attached."""
-        if self.attached and self._link.closed is None:
+        if (self.attached or self._follows_none) and self._link.closed is None:
             return None
         if self.first_error is not None:
             return error_of(self.first_error)

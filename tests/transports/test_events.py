@@ -316,6 +316,11 @@ async def test_a_list_may_come_in_a_body() -> None:
     await refused(400, "bad_position", "POST", "/stream", body=b'{"attach":[{"channel":"a","from":{"cursor":"c"}}]}')
 
 
+async def test_an_empty_list_in_a_body_says_who_one_is() -> None:
+    async with opened("POST", "/stream", body=b'{"attach":[]}') as stream:
+        assert (await stream.told_line("ready"))[0]["client"] is not None
+
+
 # ---------------------------------------------------------------------- slowness and leaving
 
 
