@@ -100,7 +100,7 @@ def token(request: HttpRequest) -> JsonResponse:
         return _refusal(401, "unauthorized", "Nobody is logged in.")
     is_user = request.user.is_authenticated
     capabilities: dict[str, Capability] = {
-        "home": {_home_channel(client): ["subscribe", "publish"]},
+        "home": {_home_channel(client): ["subscribe", "publish", "history"]},
         "cursors": CURSORS,
         "console": CONSOLE_OF_USERS if is_user else CONSOLE_OF_GUESTS,
         "console-reading": _reading(CONSOLE_OF_USERS if is_user else CONSOLE_OF_GUESTS),

@@ -12,6 +12,7 @@ from config import pages
 urlpatterns = [
     path("", pages.home, name="home"),
     path("cursors/", pages.cursors, name="cursors"),
+    path("console/", pages.console, name="console"),
     path("pages/token", pages.token, name="page-token"),
     path("pages/mint", pages.mint, name="page-mint"),
     path("admin/", admin.site.urls),

@@ -40,6 +40,7 @@ PAGES = [
     "/chat/lobby/",
     "/dashboards/weather/",
     "/cursors/",
+    "/console/",
     "/missing",
     "/forbidden",
 ]

@@ -37,7 +37,7 @@ def page_data(client: Client, path: str) -> dict[str, str]:
     return data
 
 
-@pytest.mark.parametrize("path", ["/cursors/"])
+@pytest.mark.parametrize("path", ["/cursors/", "/console/"])
 def test_without_the_demo_nobody_unknown_gets_in(client: Client, path: str) -> None:
     assert client.get(path)["Location"] == f"/accounts/login/?next={path}"
     assert client.get("/pages/token", {"for": "cursors"}).status_code == 401
@@ -63,7 +63,7 @@ def test_a_guest_has_the_channel_of_the_page_and_nothing_else(client: Client) ->
 
 @override_settings(DEMO=True)
 def test_a_guest_of_the_console_has_its_open_channel_alone(client: Client) -> None:
-    guest = page_data(client, "/cursors/")["guest"]
+    guest = page_data(client, "/console/")["guest"]
     identity = token_of(client, "console", guest)
     assert identity.capability is not None
     assert "publish" in identity.capability.operations("play:open")
@@ -89,7 +89,7 @@ def test_the_demo_of_the_front_page_has_few_channels(client: Client) -> None:
     data = page_data(client, "/")
     capability = token_of(client, "home", data["guest"]).capability
     assert capability is not None
-    assert capability.operations(data["channel"]) == {"subscribe", "publish"}
+    assert capability.operations(data["channel"]) == {"subscribe", "publish", "history"}
 
 
 def test_a_user_is_who_they_are_whatever_guest_they_name(client: Client, ana: User) -> None:
@@ -161,3 +161,10 @@ def test_minting_needs_the_token_of_the_form(db: None) -> None:
 
 def mint_status(client: Client) -> int:
     return client.post("/pages/mint", "{}", content_type="application/json").status_code
+
+
+def test_only_an_operator_is_offered_another_client(client: Client, ana: User) -> None:
+    client.force_login(ana)
+    assert "another client" not in client.get("/console/").content.decode()
+    client.force_login(User.objects.create_superuser("admin"))
+    assert "another client" in client.get("/console/").content.decode()

@@ -1,4 +1,4 @@
-"""Cursors in Chromium, on two workers: pointers of others, by mouse, finger and key."""
+"""Cursors, console and home in Chromium, on two workers: what one does there, by mouse, finger and key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import eventually
 from tests.pages import LONG_S, Person
 from tests.servers import Postgres, Redis, Site
+from tests.test_pages_in_browser import look
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,10 +44,11 @@ def guest(site: Site, browser: Browser) -> Iterator[Person]:
 
 def place_of(person: Person, who: str) -> tuple[float, float] | None:
     """Where this page draws the pointer of `who`."""
-    pointer = person.page.locator(f"[data-pointer='{who}']")
-    if pointer.count() == 0:
+    # In one step, since a pointer may go at any moment.
+    drawn = person.page.evaluate("who => document.querySelector(`[data-pointer='${who}']`)?.style.transform", who)
+    if drawn is None:
         return None
-    numbers = re.findall(r"[\d.]+", pointer.evaluate("node => node.style.transform"))
+    numbers = re.findall(r"[\d.]+", drawn)
     return float(numbers[0]), float(numbers[1])
 
 
@@ -110,3 +112,124 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(ana: Person) -> Non
     ana.page.keyboard.press("g")
     ana.page.keyboard.press("c")
     ana.page.wait_for_url("**/chat/**")
+
+
+# -- the console
+
+
+def open_console(person: Person) -> None:
+    person.open("/console/")
+    person.wait_for_word("Live")
+    person.page.get_by_role("button", name="Attach").click()
+    eventually(lambda: "epoch" in person.page.locator("[data-epoch]").inner_text() or is_empty(person), LONG_S)
+
+
+def is_empty(person: Person) -> bool:
+    return "Nothing was published" in person.page.locator(".say").inner_text()
+
+
+def publish(person: Person, times: int) -> None:
+    """Publish so many and wait until the server said that they are stored."""
+    answers = person.page.locator("[data-frames] [data-type=published], [data-frames] [data-type='201']")
+    before = answers.last.get_attribute("id") if answers.count() else None
+    person.page.get_by_label("Times").fill(str(times))
+    person.page.get_by_role("button", name="Publish", exact=True).click()
+    eventually(lambda: answers.count() and answers.last.get_attribute("id") != before, LONG_S)
+
+
+def beads(person: Person, state: str) -> int:
+    return person.page.locator(f".bead.{state}").count()
+
+
+def assert_nothing_lost(person: Person) -> None:
+    assert person.page.locator("[data-lost]").inner_text() == "0"
+    assert person.page.locator("[data-doubled]").inner_text() == "0"
+    assert person.faults() == []
+
+
+def test_a_cut_line_goes_on_without_a_hole(ana: Person) -> None:
+    open_console(ana)
+    publish(ana, 3)
+    eventually(lambda: "In order through #3." in ana.page.locator(".say").inner_text(), LONG_S)
+    ana.page.get_by_role("heading", name="Frames").click()
+    ana.page.keyboard.press("x")
+    ana.wait_for_word("Cut")
+    publish(ana, 4)  # by HTTP, since there is no line
+    assert ana.page.locator("[data-head]").inner_text() == "head 7"
+    assert beads(ana, "waiting") == 4
+    ana.page.get_by_role("button", name="Join the line").click()
+    eventually(lambda: "In order through #7." in ana.page.locator(".say").inner_text(), LONG_S)
+    assert "4 from the log after resume" in ana.page.locator("[data-beads]").inner_html()
+    assert "You cut the line." in ana.page.locator("[data-frames] .brk").inner_text()
+    # Each serial once, as the frames have it.
+    ana.page.get_by_label("Filter frames").fill("#1-7")
+    ana.page.get_by_role("button", name="In", exact=True).click()
+    rows = ana.page.locator("[data-frames] [data-type=message] .sum")
+    eventually(lambda: rows.count() == 7, LONG_S)
+    assert [int(each.split()[0][1:]) for each in rows.all_inner_texts()] == list(range(1, 8))
+    assert_nothing_lost(ana)
+
+
+def test_stalled_acks_hold_the_server_and_an_ack_lets_it_go_on(ana: Person) -> None:
+    open_console(ana)
+    head = int(ana.page.locator("[data-head]").inner_text().split()[1])
+    stall = ana.page.get_by_role("button", name="Stall acks")
+    stall.click()
+    # What was in flight before is acknowledged by hand, so that the window is empty.
+    eventually(lambda: beads(ana, "waiting") == 0, LONG_S)
+    ack = ana.page.get_by_role("button", name="Ack and go on")
+    if ack.is_enabled():
+        ack.click()
+    publish(ana, 12)
+    ana.wait_for_word(f"Held at #{head + 8}")
+    said = ana.page.locator(".say").inner_text()
+    assert said.startswith("The server waits for you. 8 of 8 are unacknowledged, so #")
+    assert beads(ana, "flight") == 8
+    eventually(lambda: beads(ana, "waiting") >= 4, LONG_S)
+    row = ana.page.locator("[data-frames] [data-type=message]").last
+    row.click()
+    assert "Why it stops here." in ana.page.locator("[data-why]").inner_text()
+    ana.page.locator("[data-frames]").focus()
+    ana.page.keyboard.press("a")
+    eventually(lambda: f"In order through #{head + 12}." in ana.page.locator(".say").inner_text(), LONG_S)
+    ana.page.get_by_role("button", name="Same id again").click()
+    eventually(lambda: "12 duplicates" in ana.page.locator("[data-type=published]").last.inner_text(), LONG_S)
+    assert_nothing_lost(ana)
+
+
+def test_the_demo_of_the_front_page_runs_and_survives_a_cut(guest: Person) -> None:
+    guest.open("/")
+    lane = guest.page.locator("[data-lane=phone]")
+    eventually(lambda: lane.locator("circle.here").count() >= 2, LONG_S, what="the phone has messages")
+    guest.page.get_by_role("button", name="Cut the phone’s line").click()
+    eventually(lambda: lane.locator("circle.to-come").count() >= 2, LONG_S, what="the log goes on without the phone")
+    guest.page.get_by_role("button", name="Mend the phone’s line").click()
+    eventually(lambda: lane.locator("circle.resumed").count() >= 2, LONG_S, what="what was missed came")
+    assert_nothing_lost(guest)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_the_pages_have_no_barriers(site: Site, browser: Browser, theme: str, width: int) -> None:
+    person = Person(
+        site, browser, "", viewport={"width": width, "height": 860}, color_scheme=theme, reduced_motion="reduce"
+    )
+    try:
+        person.open("/cursors/")
+        person.wait_for_word("Live")
+        person.page.locator("[data-quay]").focus()
+        person.page.keyboard.press("ArrowRight")
+        look(person, width > 760)
+        person.page.keyboard.press("?")
+        look(person, width > 760)
+        open_console(person)
+        person.page.locator("[data-frames] [data-row]").last.click()
+        look(person, width > 760)
+        if width < 760:
+            person.page.locator("[data-setup] summary").click()
+            look(person, wide=False)
+        person.open("/")
+        eventually(lambda: person.page.locator("[data-lane=laptop] circle").count() > 0, LONG_S)
+        look(person, width > 760)
+    finally:
+        person.close()

@@ -19,7 +19,7 @@ export function connect({ tokenUrl, clientId, keepsUnsent = false }) {
 }
 
 /** @param {string} url */
-async function fetchToken(url) {
+export async function fetchToken(url) {
   const response = await fetch(url, { headers: { Accept: "application/json" }, credentials: "same-origin", cache: "no-store" });
   // 401 means signed out; the client tells that from a server that is away by `status`.
   if (!response.ok) throw Object.assign(new Error(`No token: ${response.status}`), { status: response.status });
