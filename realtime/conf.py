@@ -159,6 +159,25 @@ class Settings:
         least=256,
     )
 
+    POLL_WAIT_MS = Key(
+        25_000, "milliseconds", "The longest that a poll waits for news: below the 30 s of common proxies.", least=1000
+    )
+    POLL_HOLD_MS = Key(
+        2000,
+        "milliseconds",
+        "The least that a poll with news takes on a worker at its limits; a calm one answers at once. Within the two "
+        "seconds that delivery may take.",
+    )
+    POLL_BYTES = Key(
+        262_144, "bytes", "Frames in one answer to a poll, about; the rest comes with the next.", least=1024
+    )
+    UPSTREAM_KEPT_S = Key(
+        86_400,
+        "seconds",
+        "How long the number of a client's last post is remembered after it: a laptop's night.",
+        least=60,
+    )
+
     # -- the log: writer, rounds, readers ----------------------------------------------------------------------------
     WRITER_QUEUE_MESSAGES = Key(
         20_000,

@@ -181,6 +181,11 @@ class Connection:
         self.heard_at = time.monotonic()
         self._pinged_at = None
 
+    @property
+    def busy(self) -> bool:
+        """Something that was received waits for its turn or its outcome."""
+        return bool(self.session.busy or self._publishing or self._asking_signals)
+
     async def readable(self) -> None:
         """Returns when the next frame may be read; for shells that take frames out of a queue."""
         if self._paused and not self._gone:

@@ -338,6 +338,22 @@ class Cursor(models.Model):
         return f"{self.client}/{self.name} in {self.channel} at {self.serial}"
 
 
+class Upstream(models.Model):
+    """How many posts of one client's upstream have been handled; see `realtime.upstreams`."""
+
+    client = models.CharField(max_length=128)
+    name = models.CharField(max_length=64)
+    seq = models.BigIntegerField()
+    used = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["client", "name"], name="realtime_upstream_unique")]
+        indexes = [models.Index(fields=["used"], name="realtime_upstream_used")]
+
+    def __str__(self) -> str:
+        return f"{self.client}/{self.name} at {self.seq}"
+
+
 class ApiKey(models.Model):
     """A backend's credential, `ser_<key_id>_<secret>`; only a hash of the secret is kept.
 

@@ -19,7 +19,18 @@ from typing import Any, Protocol, TypeVar, cast
 
 from django.db import connections
 
-from realtime import authorization, control, counting, cursors, namespaces, revocations, signals, signing, tokens
+from realtime import (
+    authorization,
+    control,
+    counting,
+    cursors,
+    namespaces,
+    revocations,
+    signals,
+    signing,
+    tokens,
+    upstreams,
+)
 from realtime.backplane import Backplane
 from realtime.conf import settings
 from realtime.control import Follower
@@ -537,6 +548,7 @@ class Worker:
             retention.apply_retention(namespaces.all_rules())
             self.counts.deleted += retention.delete_chunks()
             cursors.forget_old(time.time())
+            upstreams.forget_old(time.time())
             self.counts.retained_at = time.time()
         except Exception:
             counting.database_errors.add("retention")

@@ -233,6 +233,11 @@ class Session:
         return len(self._waiting) >= self._settings.backlog_most or self._waiting_size >= self._settings.backlog_bytes
 
     @property
+    def busy(self) -> bool:
+        """Something that came waits for its turn, or takes time."""
+        return bool(self._waiting or self._running or self._verifying)
+
+    @property
     def deadline(self) -> float | None:
         """When `wake` has something to do, in monotonic seconds; None: never."""
         times = [self._warn_at]

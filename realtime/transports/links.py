@@ -440,6 +440,7 @@ class PollLink(HttpLink):
         self.positions: dict[str, dict[str, object]] = {}
         self.snapshots: set[str] = set()
         """Channels whose snapshot is not complete: a poll cut in one would begin it again, for ever."""
+        self._moved = asyncio.Event()
         self.news = asyncio.Event()
         self.full = asyncio.Event()
         self._size = 0
@@ -491,14 +492,25 @@ class PollLink(HttpLink):
         elif kind == "skipped":
             last = frame["to"]
             self._move(channel, self._epochs.get(channel), self._serials[channel] if last is None else int(str(last)))
+        elif kind == "error":
+            self.snapshots.discard(channel)
+            self._moved.set()
         elif kind == "snapshot.end":
             assert isinstance(serial, int)
             self.snapshots.discard(channel)
+            self._moved.set()
             self._move(channel, self._epochs.get(channel), serial)
         self._keep(encode(frame))
 
+    async def whole(self) -> None:
+        """Returns when no snapshot is incomplete any more."""
+        while self.snapshots and self.closed is None:
+            self._moved.clear()
+            await self._moved.wait()
+
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
+            self._moved.set()
             self._keep(encode(close_frame(code, reason)))
             self.closed = (code, reason)
             self.full.set()

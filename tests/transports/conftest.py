@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from realtime import authorization, budgets, namespaces, tokens
+from realtime.transports import frames
 from tests.conversation import stop_worker
 
 
@@ -16,6 +17,7 @@ def fresh(transactional_db: None) -> Iterator[None]:
     namespaces.reset()
     tokens.reset_caches()
     budgets.reset()
+    frames._reached.clear()
     yield
     authorization._remembered.clear()
     namespaces.reset()

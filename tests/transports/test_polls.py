@@ -1,0 +1,172 @@
+"""Polls: positions in, frames and positions out; waiting, bounds, load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from realtime import publishing, worker
+from realtime.delivery.admission import Limits
+from realtime.log import retention
+from realtime.protocol.names import ChannelName
+from realtime.transports import polls
+from tests.conftest import aeventually
+from tests.conversation import connected, in_thread, token
+from tests.transports.exchange import asked, opened, refused
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def publish(channel: str, *data: object, **fields: Any) -> Any:
+    found = [await in_thread(publishing.publish, channel, each, **fields) for each in data]
+    return found[-1].epoch
+
+
+async def poll(*attach: object, wait_ms: int = 0, **options: Any) -> dict[str, Any]:
+    body = json.dumps({"attach": attach, "wait_ms": wait_ms}).encode()
+    status, answer = await asked("POST", "/poll", body=body, **options)
+    assert status == 200, answer
+    found: dict[str, Any] = answer
+    return found
+
+
+def here(channel: str) -> int:
+    """How many are attached."""
+    return worker.occupancy(ChannelName(channel))
+
+
+def at(channel: str, position: object) -> dict[str, object]:
+    return {"channel": channel, "from": position}
+
+
+def data_of(answer: dict[str, Any]) -> list[Any]:
+    return [frame["data"] for frame in answer["frames"] if frame["type"] == "message"]
+
+
+async def test_the_next_poll_goes_on_where_the_last_one_ended() -> None:
+    epoch = await publish("a", 1)
+    first = await poll("a")
+    assert [frame["type"] for frame in first["frames"]] == ["attached"]
+    assert first["positions"] == {"a": {"epoch": epoch, "serial": 1}}
+    await publish("a", 2, 3)
+    second = await poll(at("a", first["positions"]["a"]))
+    assert [frame["type"] for frame in second["frames"]] == ["message", "message"]
+    assert data_of(second) == [2, 3]
+    # Not taken over: what is asked for again comes again.
+    assert data_of(await poll(at("a", first["positions"]["a"]))) == [2, 3]
+    third = await poll(at("a", second["positions"]["a"]))
+    assert (third["frames"], third["positions"]) == ([], second["positions"])
+
+
+async def test_a_poll_waits_for_news() -> None:
+    epoch = await publish("a", 1)
+    query = [("attach", f"a,{epoch}.1"), ("attach", "b,.0"), ("wait_ms", "20000")]
+    async with opened("GET", "/poll", query) as exchange:
+        await aeventually(lambda: here("b") == 1)
+        assert not exchange.complete
+        await publish("a", 2)
+        answer = await exchange.answer()
+        assert data_of(answer) == [2]
+        assert answer["positions"]["b"] == {"epoch": None, "serial": 0}
+    running = worker.current()
+    assert running is not None
+    assert (running.counts.opened["poll"], running.load.connections) == (1, 0)
+
+
+async def test_a_channel_that_is_born_between_two_polls_is_read_from_its_start() -> None:
+    first = await poll("a")
+    await publish("a", 1)
+    second = await poll(at("a", first["positions"]["a"]))
+    assert data_of(second) == [1]
+
+
+async def test_skips_move_the_position() -> None:
+    epoch = await publish("a", *range(6))
+    await in_thread(retention.prune, "a", 4)
+    answer = await poll(at("a", {"epoch": epoch, "serial": 1}))
+    assert [frame["type"] for frame in answer["frames"]] == ["attached", "skipped", "message", "message"]
+    assert answer["positions"]["a"]["serial"] == 6
+    answer = await poll(at("a", {"epoch": "other", "serial": 1}))
+    assert answer["frames"][1]["reason"] == "epoch"
+    assert answer["positions"]["a"] == {"epoch": epoch, "serial": 6}
+
+
+async def test_an_answer_is_bounded_and_nothing_is_lost_by_it(realtime_settings: Any) -> None:
+    realtime_settings(POLL_BYTES=20_000, BLOCK_MESSAGES=4)
+    epoch = await publish("a", *[f"{number}:" + "x" * 2000 for number in range(40)])
+    position: Any = {"epoch": epoch, "serial": 0}
+    found: list[str] = []
+    answers = 0
+    while len(found) < 40:
+        answer = await poll(at("a", position), wait_ms=5000)
+        assert len(json.dumps(answer)) < 40_000
+        found += data_of(answer)
+        position = answer["positions"]["a"]
+        answers += 1
+    assert [int(each.partition(":")[0]) for each in found] == list(range(40))
+    assert answers > 2
+
+
+async def test_a_snapshot_comes_whole_or_not_at_all(realtime_settings: Any) -> None:
+    realtime_settings(POLL_BYTES=2000)
+    for key in range(20):
+        epoch = await publish("a", "x" * 500, key=f"k{key}")
+    answer = await poll(at("a", "latest"))
+    kinds = [frame["type"] for frame in answer["frames"]]
+    assert kinds == ["attached", *["message"] * 20, "snapshot.end"]
+    assert answer["positions"]["a"] == {"epoch": epoch, "serial": 20}
+
+
+async def test_refusals_of_one_channel_stand_beside_the_others() -> None:
+    answer = await poll("a", "b", auth=token(cap={"a": ["subscribe"]}))
+    assert {frame["type"] for frame in answer["frames"]} == {"attached", "error"}
+    assert list(answer["positions"]) == ["a"]
+    body = json.dumps({"attach": ["a"]}).encode()
+    await refused(403, "forbidden", "POST", "/poll", body=body, auth=token(cap={}))
+    await refused(400, "bad_frame", "POST", "/poll", body=b'{"attach":["a"],"wait_ms":"x"}')
+    await refused(400, "bad_frame", "GET", "/poll", [("attach", "a"), ("wait_ms", "-1")])
+    await refused(400, "bad_frame", "GET", "/poll")
+
+
+async def test_signals_come_while_a_poll_waits() -> None:
+    async with connected(text=token("bob")) as peer, opened("GET", "/poll", [("attach", "a,.0")]) as exchange:
+        await aeventually(lambda: here("a") == 1)
+        await peer.send({"type": "signal", "channel": "a", "event": "typing"})
+        assert [frame["type"] for frame in (await exchange.answer())["frames"]] == ["signal"]
+
+
+async def test_under_load_news_is_held() -> None:
+    epoch = await publish("a", 1, 2)
+    await poll(at("a", {"epoch": epoch, "serial": 1}))
+    running = worker.current()
+    assert running is not None
+    assert polls.hold_of(running) == 0
+    running.load.admission.limits = Limits(connections=1)
+    running.load.ladder.pressure = 1.0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert data_of(await poll(at("a", {"epoch": epoch, "serial": 1}), wait_ms=5000)) == [2]
+    assert loop.time() - began >= 1.5
+
+
+async def test_a_worker_that_drains_answers_its_polls() -> None:
+    async with opened("GET", "/poll", [("attach", "a,.0")]) as exchange:
+        await aeventually(lambda: here("a") == 1)
+        running = worker.current()
+        assert running is not None
+        await running.drain()
+        answer = await exchange.answer()
+        assert [frame["type"] for frame in answer["frames"]] == ["reconnect", "close"]
+        assert answer["frames"][-1]["code"] == 1012
+
+
+async def test_a_client_that_goes_away_leaves_nothing() -> None:
+    async with opened("GET", "/poll", [("attach", "a,.0")]) as exchange:
+        await aeventually(lambda: here("a") == 1)
+        running = worker.current()
+        assert running is not None
+    await aeventually(lambda: here("a") == 0 and running.load.connections == 0)
+    assert exchange.status == 0
