@@ -26,7 +26,7 @@ import { ERRORS } from "./codes.js";
  *
  * @typedef {object} Failure
  * @property {number | null} status
- * @property {{ code?: string, message?: string, retry_after_ms?: number } | null} error
+ * @property {{ code?: string, message?: string, channel?: string, retry_after_ms?: number } | null} error
  */
 
 /** @typedef {{ channel: string, ref: number, from?: unknown, presence?: boolean, delta?: string }} Wanted */
@@ -45,7 +45,9 @@ import { ERRORS } from "./codes.js";
  * @property {Record<string, unknown>} more `presence`, `delta`.
  * @property {Position | null} position
  * @property {string | null} epoch
+ * @property {number} start What the last `attached` said.
  * @property {boolean} inSnapshot
+ * @property {boolean} isAsked The request in use follows it; what an older one still brings is not for this attach.
  */
 
 /** So long attaches gather before a request carries them: a client attaches its channels one by one. */
@@ -72,8 +74,10 @@ export class HttpSession {
   /** @type {{ abort: () => void } | null} */
   #request = null;
   #openedAt = 0;
-  /** The channels of the request in use, by `ref`. @type {string[]} */
-  #asked = [];
+  /** The channels of the request in use that are not answered yet. @type {Set<string>} */
+  #unanswered = new Set();
+  /** Whether the list changed since the request in use. */
+  #isStale = false;
   /** @type {string | null} */
   #connection = null;
   #isOpen = false;
@@ -151,7 +155,9 @@ export class HttpSession {
       more,
       position: null,
       epoch: null,
+      start: 0,
       inSnapshot: from === "latest",
+      isAsked: false,
     });
     this.#restart();
   }
@@ -168,6 +174,7 @@ export class HttpSession {
 
   /** The list changed: another request, once those who ask for several channels have asked, and no snapshot is cut. */
   #restart() {
+    this.#isStale = true;
     const isCut = [...this.#entries.values()].some((entry) => entry.inSnapshot && entry.ref === null);
     if (!isCut) this.#restartTimer.setSooner(GATHER_MS);
   }
@@ -176,7 +183,9 @@ export class HttpSession {
     if (this.#ended) return;
     const generation = ++this.#generation;
     this.#request?.abort();
-    this.#asked = [...this.#entries.keys()];
+    this.#unanswered = new Set(this.#entries.keys());
+    for (const entry of this.#entries.values()) entry.isAsked = true;
+    this.#isStale = false;
     const wanted = [...this.#entries].map(([channel, entry], ref) => {
       const from = entry.position ?? entry.from;
       return { channel, ref, ...(from === undefined ? {} : { from }), ...entry.more };
@@ -200,7 +209,18 @@ export class HttpSession {
   /** @param {Failure | null} failure */
   #over(failure) {
     this.#request = null;
-    if (failure !== null) return this.#fail(failure);
+    if (failure !== null) {
+      const error = failure.error;
+      if (this.#isReady && error?.code && error.channel !== undefined && this.#unanswered.has(error.channel)) {
+        // All were refused, and this is the first of them: without it the others are told too.
+        const { code, channel } = error;
+        const isAgain = this.#entries.get(channel)?.ref === null && ERRORS[code]?.retry;
+        this.#refused({ ...error, code, channel }, "");
+        if (!isAgain) this.#restart();
+        return;
+      }
+      return this.#fail(failure);
+    }
     // A snapshot that was cut begins again, which only the client above can ask for.
     const isCut = [...this.#entries.values()].some((entry) => entry.inSnapshot && entry.ref === null);
     if (!isCut && this.#isReady && this.#clock.now() - this.#openedAt >= GOOD_AFTER_MS) this.#read();
@@ -216,6 +236,7 @@ export class HttpSession {
       return; // Cut short: the end of the response follows.
     }
     const entry = typeof frame.channel === "string" ? this.#entries.get(frame.channel) : undefined;
+    if (entry?.isAsked === false) return;
     switch (frame.type) {
       case "ready":
         return this.#ready(frame, line);
@@ -240,7 +261,8 @@ export class HttpSession {
         if (entry === undefined) return;
         if (frame.type === "snapshot.end") this.#snapshotOver(entry);
         entry.epoch = frame.epoch;
-        entry.position = { epoch: frame.epoch, serial: (frame.type === "skipped" ? frame.to : frame.serial) ?? 0 };
+        // Of another epoch: `attached` said where its log begins.
+        entry.position = { epoch: frame.epoch, serial: frame.serial ?? frame.to ?? entry.start };
         break;
     }
     this.#target.onText(line);
@@ -250,9 +272,7 @@ export class HttpSession {
   #snapshotOver(entry) {
     entry.inSnapshot = false;
     // A list that changed meanwhile has waited for it.
-    const names = [...this.#entries.keys()];
-    if (names.length !== this.#asked.length || names.some((name, i) => name !== this.#asked[i])) this.#restart();
-    else if ([...this.#entries.values()].some((each) => each.ref !== null) || this.#renewal !== null) this.#restart();
+    if (this.#isStale) this.#restart();
   }
 
   /** @param {import("./frames.js").ReadyFrame} frame @param {string} line */
@@ -271,38 +291,48 @@ export class HttpSession {
   /** @param {import("./frames.js").AttachedFrame} frame @param {Entry | undefined} entry */
   #attached(frame, entry) {
     if (entry === undefined) return;
-    const isAnswer = frame.ref !== undefined;
+    const isAnswer = this.#unanswered.delete(frame.channel);
     const { ref } = entry;
+    const isNews = !frame.resumed || frame.epoch !== entry.epoch;
     entry.epoch = frame.epoch;
+    entry.start = frame.serial;
     // Otherwise `skipped` follows; until it is here, it must be told again.
     if (frame.resumed && !entry.inSnapshot) entry.position = { epoch: frame.epoch, serial: frame.serial };
-    entry.ref = isAnswer ? null : ref;
-    if (isAnswer && ref === null) {
-      // Asked by us, for another channel's sake: only what is news is told.
-      if (frame.resumed) return;
-      this.#tell({ ...frame, ref: undefined });
-    } else this.#tell(isAnswer ? { ...frame, ref } : frame);
+    if (isAnswer) entry.ref = null;
+    // Asked by us, for another channel's sake: only what is news is told.
+    if (isAnswer && ref === null && !isNews) return;
+    this.#tell({ ...frame, ref: isAnswer ? (ref ?? undefined) : undefined });
   }
 
-  /** @param {import("./frames.js").ErrorFrame} frame @param {string} line */
-  #refused(frame, line) {
-    const channel = typeof frame.ref === "number" ? this.#asked[frame.ref] : undefined;
+  /**
+   * A channel of the list is refused, or something else is.
+   *
+   * @param {{ code: string, channel?: string, retry_after_ms?: number }} error
+   * @param {string} line
+   */
+  #refused(error, line) {
+    const { channel, code, retry_after_ms: retryMs } = error;
     const entry = channel === undefined ? undefined : this.#entries.get(channel);
-    if (channel === undefined || entry === undefined) return this.#target.onText(line);
+    if (channel === undefined || entry === undefined || !this.#unanswered.delete(channel))
+      return this.#target.onText(line);
     // Asked by us, for another channel's sake: asked again until it is granted or refused for good.
-    if (entry.ref === null && ERRORS[frame.code]?.retry) return this.#restartTimer.setSooner(frame.retry_after_ms ?? AGAIN_MS);
+    if (entry.ref === null && ERRORS[code]?.retry) return this.#restartTimer.setSooner(retryMs ?? AGAIN_MS);
     this.#entries.delete(channel);
-    if (entry.ref !== null) this.#tell({ ...frame, ref: entry.ref });
-    else this.#tell({ type: "detached", channel, reason: frame.code });
+    if (entry.ref !== null) this.#tell({ message: "", remedy: "", ...error, type: "error", ref: entry.ref });
+    else this.#tell({ type: "detached", channel, reason: code });
   }
 
   // Upstream
 
   async #post() {
     if (this.#isPosting || !this.#isReady) return;
-    const posted = this.#takePosts();
-    if (posted.length === 0) return;
+    // Before anything is told: whoever hears it may send at once.
     this.#isPosting = true;
+    const posted = this.#takePosts();
+    if (posted.length === 0) {
+      this.#isPosting = false;
+      return;
+    }
     let answers;
     try {
       const texts = posted.map(({ text }) => text);

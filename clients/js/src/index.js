@@ -5,4 +5,6 @@ export { Channel } from "./channel.js";
 export { SeriatimError } from "./errors.js";
 export { ERRORS, LOCAL_ERRORS, CLOSES } from "./codes.js";
 export { LocalOutboxStorage } from "./storage.js";
+export { LocalTransportMemory } from "./transport-choice.js";
+export { HttpTransport, allTransports } from "./transport-http.js";
 export { WebSocketTransport } from "./transport-websocket.js";
