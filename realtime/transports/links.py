@@ -433,8 +433,9 @@ class StreamLink(HttpLink):
 class PollLink(HttpLink):
     """Gathers the frames of one poll, and the positions behind them."""
 
-    def __init__(self, high_bytes: int, waiting_for: Iterable[str]) -> None:
-        """`waiting_for`: channels attached at a position; that they are attached there is no news."""
+    def __init__(self, high_bytes: int, waiting_for: Iterable[str], *, tells_ready: bool = False) -> None:
+        """`waiting_for`: channels attached at a position; that they are attached there is no news. `tells_ready`: who
+        one is, is what was asked."""
         super().__init__(TEXTS, high_bytes)
         self.frames: list[str] = []
         self.positions: dict[str, dict[str, object]] = {}
@@ -445,6 +446,7 @@ class PollLink(HttpLink):
         self.full = asyncio.Event()
         self._size = 0
         self._known = set(waiting_for)
+        self._untold = {"heartbeat", "auth.expiring"} if tells_ready else {"ready", "heartbeat", "auth.expiring"}
         self._epochs: dict[str, str | None] = {}
         self._serials: dict[str, int] = {}
 
@@ -477,7 +479,7 @@ class PollLink(HttpLink):
         kind, channel = frame["type"], str(frame.get("channel"))
         frame = {name: value for name, value in frame.items() if name != "ref"}
         epoch, serial = frame.get("epoch"), frame.get("serial")
-        if kind in ("ready", "heartbeat", "auth.expiring"):
+        if kind in self._untold:
             return
         if kind == "attached":
             assert isinstance(serial, int)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from realtime import worker
 from realtime.conf import settings
 from realtime.protocol.errors import ProtocolError
-from realtime.transports import frames, http, polls, streams
+from realtime.transports import frames, http, polls, streams, tickets
 from realtime.transports.http import Header, Request, RequestGone, Send
 from realtime.worker import Worker
 
@@ -27,6 +27,7 @@ PATHS: Mapping[str, Mapping[str, Serve]] = {
     "/events": {"GET": streams.serve_events},
     "/frames": {"POST": frames.serve_frames},
     "/poll": {"GET": polls.serve_poll, "POST": polls.serve_poll},
+    "/tickets": {"POST": tickets.serve_tickets},
     "/stream": {"GET": streams.serve_lines, "POST": streams.serve_lines},
 }
 """Below API_PATH, by method."""

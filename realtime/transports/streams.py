@@ -13,8 +13,9 @@ from typing import Any
 from realtime.conf import settings
 from realtime.connection import Connection
 from realtime.protocol import events
+from realtime.protocol.errors import ProtocolError
 from realtime.tokens import Identity
-from realtime.transports import attaching, http
+from realtime.transports import attaching, http, tickets
 from realtime.transports.attaching import Answers, Wanted
 from realtime.transports.http import Request
 from realtime.transports.links import EventsFormat, Format, LinesFormat, ManyEventsFormat, Send, StreamLink
@@ -30,7 +31,9 @@ HEADERS = (http.NO_STORE, (b"x-accel-buffering", b"no"))
 async def serve_channel_events(request: Request, send: Send, running: Worker, cors: list[http.Header]) -> None:
     """`GET /channels/{name}/events`: one channel for a plain EventSource."""
     query = request.query()
-    identity = await http.identify(request, running)
+    identity, listed = await tickets.identify(request, query, running)
+    if listed is not None and request.name not in [each.channel for each in listed]:
+        raise ProtocolError("forbidden", "The ticket is not for this channel.", remedy="Get one with it in `attach`.")
     wanted = Wanted(request.name, attaching.parse_from(query["from"][-1]) if "from" in query else attaching.ABSENT)
     last_id = request.headers.get("last-event-id")
     if last_id:
@@ -43,8 +46,8 @@ async def serve_channel_events(request: Request, send: Send, running: Worker, co
 async def serve_events(request: Request, send: Send, running: Worker, cors: list[http.Header]) -> None:
     """`GET /events?attach=…`: many channels, all positions in every id."""
     query = request.query()
-    identity = await http.identify(request, running)
-    wanted = attaching.in_query(query)
+    identity, listed = await tickets.identify(request, query, running)
+    wanted = attaching.in_query(query) if listed is None else listed
     mark = attaching.mark_of(wanted)
     last_id = request.headers.get("last-event-id")
     positions: list[str | None] = [None] * len(wanted)
