@@ -2,8 +2,8 @@
 
 Variables (docs/reference/settings.md describes them): SECRET_KEY, REALTIME_JWT_SECRET, ALLOWED_HOSTS, DATABASE_URL,
 REDIS_URL, REALTIME_ORIGINS, TRUSTED_PROXIES, WORKERS, PORT, DEBUG, DEMO, HTTPS, BEHIND_PROXY, COLLECTED_STATIC,
-LOG_LEVEL, STATE_DIR, ENV_FILE, and REALTIME_… for numbers of the platform. Without any of them the site does not start
-in production form, and says what is missing.
+LOG_LEVEL, LOG_FORMAT, STATE_DIR, ENV_FILE, and REALTIME_… for numbers of the platform. Without any of them the site
+does not start in production form, and says what is missing.
 """
 
 from __future__ import annotations
@@ -233,14 +233,13 @@ REST_FRAMEWORK = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"without_query_strings": {"()": "config.logs.WithoutQueryStrings"}},
-    "formatters": {"plain": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "formatters": {
+        "plain": {"()": "config.logs.PlainLines", "format": "{asctime} {levelname} {name} {message}", "style": "{"},
+        "json": {"()": "config.logs.JsonLines"},
+    },
     "handlers": {
-        "console": {
-            "class": "logging.StreamHandler",
-            "formatter": "plain",
-            "filters": ["without_query_strings"],
-        }
+        # An unknown name is refused at start.
+        "console": {"class": "logging.StreamHandler", "formatter": env.str("LOG_FORMAT", default="plain")}
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {

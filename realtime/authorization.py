@@ -183,7 +183,12 @@ async def authorize_async(
         async with asyncio.timeout(HOOK_TIMEOUT_S):
             await asyncio.get_running_loop().run_in_executor(_pool(), _ask_in_pool, decision, context)
     except TimeoutError:
-        logger.error("The authorization hook of namespace %s took over %s s.", decision.rules.name, HOOK_TIMEOUT_S)
+        logger.error(
+            "The authorization hook of namespace %s took over %s s.",
+            decision.rules.name,
+            HOOK_TIMEOUT_S,
+            extra={"channel": channel, "client": identity.client},
+        )
         raise _undecided(channel) from None
     return decision.rules
 
@@ -252,7 +257,11 @@ def _ask(question: NeedsHook, context: Context | None) -> None:
             logger.warning("The authorization hook of namespace %s lost the database: %s", question.rules.name, error)
             raise _undecided(channel) from error
         except Exception as error:
-            logger.exception("The authorization hook of namespace %s failed.", question.rules.name)
+            logger.exception(
+                "The authorization hook of namespace %s failed.",
+                question.rules.name,
+                extra={"channel": channel, "client": identity.client},
+            )
             raise ProtocolError(
                 "internal", "The application failed to decide on this request.", channel=channel
             ) from error

@@ -203,6 +203,7 @@ class Connection:
         if self._place is not None:
             self._place.leave()
         self._count_end(code)
+        logger.debug("Ended.", extra={**self._known(), "code": self._close_code or code})
         self.session.closed()
         self.worker.clients.discard(self)
         if self._client is not None:
@@ -217,6 +218,15 @@ class Connection:
         self._wake_reader()
         # The link knows this by them: a circle would wait for the collector.
         self.link.on_congested = self.link.on_drained = _nobody
+
+    def _known(self) -> dict[str, object]:
+        """What log lines say of this connection (`LOG_FORMAT` json)."""
+        return {
+            "worker": self.worker.name,
+            "transport": self.transport,
+            "connection": self.id,
+            "client": self._client,
+        }
 
     def _count_bytes(self) -> None:
         """What was written to this connection alone; the hub counts its broadcasts."""
@@ -330,6 +340,7 @@ class Connection:
         self._perform(self.session.identified(identity.client, expires_in_s, ref, time.monotonic(), _time_ms()))
         if self._client is None and self.session.state is State.READY:
             self._client = identity.client
+            logger.debug("Ready.", extra=self._known())
             signals.send(signals.connected, Connection, client=identity.client, connection=self.id)
 
     def _too_many(self, client: ClientId, retry_ms: int, ref: str | int | None) -> None:

@@ -1459,7 +1459,13 @@ class Hub:
 
     def _report_hole(self, followed: Followed, serial: int, waiting: list[Subscriber]) -> None:
         """The log has a hole that nothing explains. Saying so beats leaving something out."""
-        logger.error("The log of %s has no message %d of %s.", followed.name, serial, followed.bounds)
+        logger.error(
+            "The log of %s has no message %d of %s.",
+            followed.name,
+            serial,
+            followed.bounds,
+            extra={"channel": followed.name, "serial": serial},
+        )
         for subscriber in waiting:
             if subscriber.mode is Mode.BEHIND and subscriber.position + 1 == serial:
                 self.detach(subscriber)

@@ -21,6 +21,7 @@ for _name in (
     "BEHIND_PROXY",
     "STATE_DIR",
     "LOG_LEVEL",
+    "LOG_FORMAT",
 ):
     os.environ.pop(_name, None)
 os.environ["SECRET_KEY"] = "only-for-tests-" + "k" * 40

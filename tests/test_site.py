@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +15,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 
-from config.logs import WithoutQueryStrings
+from config.logs import FIELDS, JsonLines, PlainLines
 from config.middleware import content_security_policy
 from tests.browser import complaints
-from tests.servers import Site
+from tests.servers import Site, site_environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -72,8 +76,71 @@ def test_pages_are_neither_framed_nor_sniffed_and_say_little_to_others(client: C
 def test_query_strings_do_not_reach_the_log(line: str, logged: str) -> None:
     for message, arguments in ((line, ()), ("%s", (line,))):
         record = logging.LogRecord("django.request", logging.INFO, __file__, 1, message, arguments, None)
-        assert WithoutQueryStrings().filter(record)
-        assert record.getMessage() == logged
+        assert PlainLines().format(record) == logged
+        assert json.loads(JsonLines().format(record))["message"] == logged
+
+
+SECRETS = (
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+    "6dJ-secret_of-a-key",
+    "opaque-credential",
+    "p4ssw0rd",
+)
+
+
+def test_no_log_line_has_a_secret_wherever_it_stands_in_the_record() -> None:
+    jwt, key, bearer, password = SECRETS
+    text = f"token {jwt}, key ser_abc123def456_{key}, Authorization: Bearer {bearer}, postgres://ana:{password}@db/x"
+    try:
+        raise ValueError(text)
+    except ValueError:
+        record = logging.LogRecord("realtime", logging.ERROR, __file__, 1, "%s", (text,), sys.exc_info())
+    record.client = text
+    for formatter in (PlainLines(), JsonLines()):
+        line = formatter.format(record)
+        assert "Traceback" in line
+        assert [secret for secret in SECRETS if secret in line] == []
+        # Which key it was is worth knowing.
+        assert "ser_abc123def456_…" in line
+
+
+def test_json_lines_say_what_is_known_and_nothing_else() -> None:
+    record = logging.LogRecord("realtime.hub", logging.ERROR, __file__, 1, 'The log of "%s"\nhas a hole.', ("ä",), None)
+    record.channel, record.serial, record.password = "chat:lobby", 42, "p"
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    said = json.loads(line)
+    assert said.pop("time").endswith("+00:00")
+    assert said == {
+        "level": "error",
+        "logger": "realtime.hub",
+        "message": 'The log of "ä"\nhas a hole.',
+        "channel": "chat:lobby",
+        "serial": 42,
+    }
+
+
+def test_what_the_platform_says_beside_its_messages_are_fields_of_a_line() -> None:
+    """A field that the formatter does not know would be lost without a word."""
+    given = set()
+    for module in (Path(settings.BASE_DIR) / "realtime").rglob("*.py"):
+        text = module.read_text()
+        for found in re.findall(r"extra=\{([^}]*)\}", text) + re.findall(r"def _known\(.*?\{(.*?)\}", text, re.DOTALL):
+            given |= set(re.findall(r'"(\w+)":', found))
+    assert {"connection", "client", "channel", "serial"} <= given <= set(FIELDS)
+
+
+def test_a_site_can_log_in_json(tmp_path: Path) -> None:
+    code = "import logging; logging.getLogger('realtime').warning('x', extra={'client': 'ana'})"
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "-v", "0", "-c", code],
+        cwd=settings.BASE_DIR,
+        env=site_environment(tmp_path, LOG_FORMAT="json"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stderr)["client"] == "ana"
 
 
 @pytest.mark.browser

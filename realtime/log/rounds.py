@@ -240,6 +240,7 @@ class Rounds:
                 append.client or "(none)",
                 len(append.messages),
                 exc_info=error,
+                extra={"channel": append.channel, "client": append.client},
             )
         return result
 

@@ -363,7 +363,9 @@ class _Aside:
         for name in stuck:
             if name not in self.channels:
                 self.next_try = time.monotonic() + _ASIDE_EVERY_S
-                logger.warning("Channel %s is locked by another transaction; it is set aside", name)
+                logger.warning(
+                    "Channel %s is locked by another transaction; it is set aside", name, extra={"channel": name}
+                )
                 self.channels[name] = deque()
         for append in appends:
             self._put(append, came)
