@@ -165,10 +165,14 @@ async def test_mutes_and_removals_hold_on_open_connections(peers: tuple[Peer, Pe
         await peer.request("attach", channel="chat:loft")
     message = [{"event": "message", "data": {"text": "x"}}]
     assert "serials" in await ana_peer.request("publish", channel="chat:loft", messages=message)
+    typing = {"channel": "chat:loft", "event": "typing", "data": {"on": True}}
+    await ana_peer.send({"type": "signal", **typing})
+    await bo_peer.read(type="signal", event="typing")
     act = sync_to_async(bo.browser.post, thread_sensitive=True)
     body = {"client": "ana", "minutes": 5}
     assert (await act("/chat/loft/mute", body, content_type="application/json")).status_code == 200
     assert (await ana_peer.request("publish", channel="chat:loft", messages=message))["code"] == "forbidden"
+    assert (await ana_peer.request("signal", **typing))["code"] == "forbidden", "a remembered yes was forgotten"
     assert (await act("/chat/loft/unmute", body, content_type="application/json")).status_code == 200
     assert "serials" in await ana_peer.request("publish", channel="chat:loft", messages=message)
     assert (await act("/chat/loft/remove", body, content_type="application/json")).status_code == 200
