@@ -1,6 +1,7 @@
 """Takes the pictures of docs/images from a running site of its own: `python -m scripts.screenshots`.
 
-Needs what the browser tests need. Run it when a page has changed, and look at the result.
+`pages` behind it takes those of home, log in, cursors and console alone. Needs what the browser tests need. Run it when
+a page has changed, and look at the result.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ FORMATS = {"": WIDE, "-phone": PHONE}
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
+    if sys.argv[1:] == ["pages"]:
+        with Site(DEMO="1", WORKERS="1") as site, chromium() as browser:
+            site.manage("demo")
+            pages(site, browser)
+        return
     with Site(DEMO="1") as site, chromium() as browser, feeding(site):
         site.manage("demo")
+        pages(site, browser)
         talk(site, browser)
         for theme in ("light", "dark"):
             for form, context in FORMATS.items():
                 suffix = f"{form}{'' if theme == 'light' else '-dark'}"
-                ana = Person(site, browser, "ana", color_scheme=theme, **context)
-                ana.open("/")
-                shoot(ana, f"home{suffix}")
-                ana.open("/accounts/login/")
-                shoot(ana, f"login{suffix}")
-                ana.log_in()
+                ana = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
                 ana.open("/dashboards/weather/")
                 ana.wait_for_word("Live")
                 eventually(lambda ana=ana: len(ana.ledger("received")) >= 3, LONG_S)
@@ -51,6 +53,84 @@ def main() -> None:
                 shoot(ana, f"chat{suffix}")
                 ana.close()
         trouble(site, browser)
+
+
+def pages(site: Site, browser: Browser) -> None:
+    """Home with a line that was cut, log in, cursors with company, the console while it is held."""
+    company = [Person(site, browser, "") for _ in range(4)]
+    for each in company:
+        each.open("/cursors/")
+        each.wait_for_word("Live")
+    for theme in ("light", "dark"):
+        for form, context in FORMATS.items():
+            suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+            ana = Person(site, browser, "ana", color_scheme=theme, **context)
+            ana.open("/accounts/login/")
+            shoot(ana, f"login{suffix}")
+            ana.log_in()
+            shoot_home(ana, f"home{suffix}")
+            shoot_cursors(ana, company, f"cursors{suffix}")
+            shoot_console(ana, f"console{suffix}")
+            ana.close()
+    for each in company:
+        each.close()
+
+
+def shoot_home(ana: Person, name: str) -> None:
+    ana.open("/")
+    lane = ana.page.locator("[data-lane=phone]")
+    eventually(lambda: lane.locator("circle.here").count() >= 5, LONG_S)
+    ana.page.locator("[data-cut]").click()
+    eventually(lambda: lane.locator("circle.to-come").count() >= 4, LONG_S)
+    ana.page.locator("[data-cut]").click()
+    eventually(lambda: lane.locator("circle.resumed").count() >= 4, LONG_S)
+    shoot(ana, name)
+
+
+def shoot_cursors(ana: Person, company: list[Person], name: str) -> None:
+    ana.open("/cursors/")
+    ana.wait_for_word("Live")
+    for turn in range(30):
+        for at, each in enumerate(company):
+            box = each.page.locator("[data-quay]").bounding_box()
+            assert box is not None
+            each.page.mouse.move(
+                box["x"] + box["width"] * (0.12 + 0.2 * at + turn / 400),
+                box["y"] + box["height"] * (0.2 + 0.15 * ((at * 3) % 4) + turn / 500),
+            )
+    ana.page.locator("[data-quay]").focus()
+    ana.page.keyboard.press("ArrowUp")
+    ana.page.wait_for_timeout(1200)
+    shoot(ana, name)
+
+
+def shoot_console(ana: Person, name: str) -> None:
+    page = ana.page
+    ana.open("/console/")
+    ana.wait_for_word("Live")
+    page.locator("[data-attach]").click()
+    page.wait_for_timeout(500)
+
+    def publish(times: int) -> None:
+        page.evaluate("document.querySelector('[data-setup]').open = true")
+        page.fill("#times", str(times))
+        page.locator("[data-publish]").click()
+        page.wait_for_timeout(700)
+
+    publish(8)
+    page.locator("[data-cut]").click()
+    publish(6)
+    page.locator("[data-cut]").click()
+    page.wait_for_timeout(700)
+    publish(3)
+    page.locator("[data-stall]").click()
+    publish(12)
+    ana.page.wait_for_timeout(500)
+    page.locator("[data-frames] [data-type=message]").last.click()
+    if page.viewport_size is not None and page.viewport_size["width"] < 1000:
+        page.evaluate("document.querySelector('[data-setup]').open = false; scrollTo(0, 0)")
+    page.wait_for_timeout(200)
+    shoot(ana, name)
 
 
 @contextmanager
