@@ -170,3 +170,9 @@ async def test_a_client_that_goes_away_leaves_nothing() -> None:
         assert running is not None
     await aeventually(lambda: here("a") == 0 and running.load.connections == 0)
     assert exchange.status == 0
+
+
+async def test_an_empty_list_is_answered_with_who_one_is() -> None:
+    answer = await poll(wait_ms=5000)
+    assert [frame["type"] for frame in answer["frames"]] == ["ready"]
+    assert answer["positions"] == {}
