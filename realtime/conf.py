@@ -236,6 +236,12 @@ class Settings:
         least=_KIB,
     )
 
+    OVER_RATE_S = Key(
+        10,
+        "seconds",
+        "Who is refused ten times as often as served for so long, for publishing over its rate, is closed with 4429.",
+        least=1,
+    )
     REVOCATIONS_KEPT_S = Key(
         30 * 86_400,
         "seconds",

@@ -17,7 +17,7 @@ from typing import assert_never, cast
 
 import msgspec
 
-from realtime import authorization, budgets, publishing, signals, tokens
+from realtime import authorization, budgets, limits, publishing, signals, tokens
 from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
@@ -32,7 +32,7 @@ from realtime.protocol import positions, session
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import CLOSES, ProtocolError
 from realtime.protocol.messages import NewMessage, signal_frame
-from realtime.protocol.names import ChannelName, ClientId
+from realtime.protocol.names import ChannelName, ClientId, namespace_of
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.tokens import Identity, SessionEnd
 from realtime.worker import Worker
@@ -53,6 +53,15 @@ RECONNECT_SPREAD_MS = 1000
 
 OTHER_CODE = 0
 """Counts every close code of clients that no table has."""
+
+LIMIT_RETRY_MS = 5000
+"""Hint for a client that has as many connections as an operator allows: nobody knows when it closes one."""
+
+OVER_RATE_LEAST = 20
+"""So many publishes have to be refused before a connection is closed for them, however slow they come."""
+
+OVER_RATE_TIMES = 10
+"""How many times as many have to be refused as served."""
 
 HISTORY_DEFAULT = 100
 
@@ -119,6 +128,11 @@ class Connection:
         """With which the server ended it."""
         self._client: ClientId | None = None
         """Whom receivers of `connected` were told of."""
+        self._key_id: str | None = None
+        """Of the API key whose connections count this one."""
+        self._over_since = 0.0
+        self._over_refused = 0
+        self._over_served = 0
         link.on_congested = self._congested
         link.on_drained = self._drained
         worker.clients.add(self)
@@ -206,6 +220,10 @@ class Connection:
         logger.debug("Ended.", extra={**self._known(), "code": self._close_code or code})
         self.session.closed()
         self.worker.clients.discard(self)
+        if self._key_id is not None:
+            self.worker.by_key[self._key_id] -= 1
+            if not self.worker.by_key[self._key_id]:
+                del self.worker.by_key[self._key_id]
         if self._client is not None:
             signals.send(signals.disconnected, Connection, client=self._client, connection=self.id)
         for subscriber in [*self.subscribers.values(), *self._joining.values()]:
@@ -332,6 +350,9 @@ class Connection:
             if refusal is not None:
                 self._too_many(identity.client, refusal.retry_ms, ref)
                 return
+        if self.session.state is State.OPENING and self._over_limit(identity):
+            self._too_many(identity.client, LIMIT_RETRY_MS, ref)
+            return
         expires_in_s = None if identity.expires_at_s is None else identity.expires_at_s - time.time()
         self._allowed.clear()
         self._rights += 1
@@ -340,8 +361,35 @@ class Connection:
         self._perform(self.session.identified(identity.client, expires_in_s, ref, time.monotonic(), _time_ms()))
         if self._client is None and self.session.state is State.READY:
             self._client = identity.client
+            self._key_id = identity.key_id
+            if self._key_id is not None:
+                self.worker.by_key[self._key_id] += 1
             logger.debug("Ready.", extra=self._known())
             signals.send(signals.connected, Connection, client=identity.client, connection=self.id)
+
+    def _over_limit(self, identity: Identity) -> bool:
+        """Whether an operator's limit lets no further connection of the client, or of the key of its token, in."""
+        most = limits.of(identity.client, identity.key_id)
+        # `Admission` has counted this one already.
+        if most.connections is not None and self.worker.load.admission.clients[identity.client] > most.connections:
+            return True
+        key_id, of_key = identity.key_id, most.connections_of_key
+        return key_id is not None and of_key is not None and self.worker.by_key[key_id] >= of_key
+
+    def _mind_rate(self, error: ProtocolError) -> None:
+        """A publish was over the rate. Who listens is refused about as often as served, even beside other connections
+        of the same client; who is refused ten times as often for `OVER_RATE_S` does not, and is closed with 4429."""
+        if error.code != "rate_limited":
+            return
+        now = time.monotonic()
+        if not self._over_refused:
+            self._over_since, self._over_served = now, 0
+        self._over_refused += 1
+        if now - self._over_since < settings.OVER_RATE_S:
+            return
+        if self._over_refused > OVER_RATE_LEAST + OVER_RATE_TIMES * self._over_served:
+            self._close(4429, f"retry_after_ms={error.retry_after_ms or 0}")
+        self._over_refused = 0
 
     def _too_many(self, client: ClientId, retry_ms: int, ref: str | int | None) -> None:
         error = ProtocolError(
@@ -524,12 +572,14 @@ class Connection:
         except ProtocolError as error:
             self._refuse_publish(effect, error)
         else:
+            self._over_served += 1
             self._publish_next()
 
     def _refuse_publish(self, effect: session.Publish, error: ProtocolError) -> None:
         self._asking = False
         self._note_failed(effect.op)
         self._failed(effect.op, error, effect.channel)
+        self._mind_rate(error)
         self._publish_next()
 
     def published(self, appends: list[Append]) -> None:
@@ -679,7 +729,7 @@ class Connection:
         assert self.identity is not None
         try:
             budgets.check(self.identity.client, effect.channel)
-            self.session.admit(effect.channel)
+            self._admit(effect.channel)
         except ProtocolError as error:
             self._failed(effect.op, error, effect.channel)
             return
@@ -700,6 +750,20 @@ class Connection:
             lambda subscriber, answer: self._joined(effect, rules, rights, subscriber, answer),
             lambda code: self._ended_by_hub(effect.channel, code),
         )
+
+    def _admit(self, channel: ChannelName) -> None:
+        """ProtocolError `limit_exceeded` where the connection has as many attachments as it may."""
+        assert self.identity is not None
+        most = limits.of(self.identity.client, self.identity.key_id, namespace_of(channel)).attachments
+        attached = self.session.attachments
+        if most is not None and channel not in attached and len(attached) >= most:
+            raise ProtocolError(
+                "limit_exceeded",
+                f"This connection has {len(attached)} attachments; an operator allows {most}.",
+                remedy="Detach from a channel first.",
+                channel=channel,
+            )
+        self.session.admit(channel)
 
     def _joined(
         self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Answer

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from realtime.conf import settings
@@ -97,6 +98,12 @@ class Load:
     def identify(self, place: Place, client: str) -> Refusal | None:
         """The connection at this place is the client's; a refusal is to be told, and the connection closed."""
         return place.identify(client, time.monotonic(), random.random())
+
+    def limit_addresses(self, most: int | None) -> None:
+        """An operator's limit on connections of one address, beside that of the settings: the stricter holds."""
+        own = settings.CONNECTIONS_PER_ADDRESS_MAX
+        strictest = own if most is None else min(most, own or most)
+        self.admission.limits = replace(self.admission.limits, per_address=strictest)
 
     def retry_ms(self) -> int:
         """When one who is sent away now may come back."""

@@ -468,3 +468,71 @@ class SigningKey(models.Model):
 
     def __str__(self) -> str:
         return self.kid
+
+
+class Limit(models.Model):
+    """What is allowed at most: to everybody, in a namespace, with an API key, to a client. The strictest wins.
+
+    Empty fields limit nothing. Rates and connections are counted on each worker by itself.
+    """
+
+    class Scope(models.TextChoices):
+        GLOBAL = "global", "everybody"
+        NAMESPACE = "namespace", "a namespace"
+        KEY = "key", "an API key and the tokens issued with it"
+        CLIENT = "client", "a client"
+
+    scope = models.CharField(max_length=10, choices=Scope)
+    name = models.CharField(
+        max_length=128,
+        blank=True,
+        help_text="The namespace, the id of the API key, or the client id; empty: everybody.",
+    )
+    connections = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Connections of one client to a worker; with an API key, of all its clients together.",
+    )
+    connections_per_address = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Connections of one address to a worker. For everybody only."
+    )
+    attachments = models.PositiveIntegerField(null=True, blank=True, help_text="Attachments of one connection.")
+    publish_rate = models.PositiveIntegerField(
+        "messages per second",
+        null=True,
+        blank=True,
+        help_text="That one client may publish; with an API key, all its clients together.",
+    )
+    publish_bytes = models.PositiveIntegerField(
+        "bytes per second", null=True, blank=True, help_text="The same, counted in bytes of data."
+    )
+    message_bytes = models.PositiveIntegerField(null=True, blank=True, help_text="Largest data of one message.")
+    token_lifetime_s = models.PositiveIntegerField(
+        "token lifetime (s)",
+        null=True,
+        blank=True,
+        help_text="Tokens that live longer are refused. Not for namespaces: a token is for all of them.",
+    )
+
+    class Meta:
+        ordering = ["scope", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["scope", "name"], name="realtime_limit_unique"),
+            models.CheckConstraint(
+                condition=Q(scope__in=["global", "namespace", "key", "client"]), name="realtime_limit_scope"
+            ),
+            models.CheckConstraint(
+                condition=Q(scope="global", name="") | (~Q(scope="global") & ~Q(name="")),
+                name="realtime_limit_name",
+                violation_error_message="Name whom the limit is for; leave it empty for everybody.",
+            ),
+            models.CheckConstraint(
+                condition=(Q(publish_rate__isnull=True) | Q(publish_rate__gte=1))
+                & (Q(publish_bytes__isnull=True) | Q(publish_bytes__gte=1)),
+                name="realtime_limit_rates",
+                violation_error_message="A rate is at least 1; block who may do nothing.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.name}".strip()

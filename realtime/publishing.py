@@ -7,13 +7,15 @@ Authorise, limit, fill in ids, hand to the log (`realtime.log.intake`). Announci
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from realtime import authorization
+from realtime import authorization, limits
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.bucket import TokenBucket
 from realtime.log import intake
@@ -136,10 +138,11 @@ def build(
     tag: object = None,
 ) -> Append:
     """The append of an authorised publish, ready for the writer. ProtocolError `too_large` or `rate_limited`."""
-    _check_sizes(messages, rules, channel)
+    found = limits.of(identity.client, identity.key_id, rules.name)
+    _check_sizes(messages, rules, channel, found.message_bytes)
     publisher = identity.client if client is None else client
-    if rules.publish_rate is not None:
-        _take(rules, publisher, len(messages), channel)
+    if rules.publish_rate is not None or found.rates:
+        _take(rules, found, publisher, messages, channel)
     return _with_ids(channel, publisher, messages, previous=previous, create=rules.create == "publish", tag=tag)
 
 
@@ -154,14 +157,16 @@ def _prepare(channel: str, data: object, event: str, id: str | None, key: str | 
     return _with_ids(name, client, [message], previous=None, create=rules.create == "publish", tag=None)
 
 
-def _check_sizes(messages: Sequence[NewMessage], rules: Rules, channel: ChannelName) -> None:
+def _check_sizes(
+    messages: Sequence[NewMessage], rules: Rules, channel: ChannelName, most_bytes: int | None = None
+) -> None:
     for index, message in enumerate(messages):
-        check_size(message.data, f"message {index}", rules, channel)
+        check_size(message.data, f"message {index}", rules, channel, most_bytes)
 
 
-def check_size(data: str, whose: str, rules: Rules, channel: ChannelName) -> None:
-    """ProtocolError `too_large` where canonical `data` is over the namespace's limit."""
-    most = rules.message_limit_bytes
+def check_size(data: str, whose: str, rules: Rules, channel: ChannelName, most_bytes: int | None = None) -> None:
+    """ProtocolError `too_large` where canonical `data` is over the namespace's limit, or over `most_bytes`."""
+    most = rules.message_limit_bytes if most_bytes is None else min(most_bytes, rules.message_limit_bytes)
     # Characters are at most as many as bytes: the exact count is needed only near the limit.
     if len(data) * 4 > most and size_bytes(data) > most:
         raise ProtocolError(
@@ -192,28 +197,92 @@ def _with_ids(
     return Append(channel, client, complete, previous=previous, create=create, fresh=frozenset(fresh), tag=tag)
 
 
-_buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
+_BucketKey = tuple[str, str, str, str]
+"""Unit, scope, the name of the scope, and the publisher, "" where all share it."""
+
+_buckets: OrderedDict[_BucketKey, TokenBucket] = OrderedDict()
+_buckets_lock = threading.Lock()
 
 
-def _take(rules: Rules, client: str, count: int, channel: ChannelName) -> None:
-    """Takes `count` messages out of the client's rate in this namespace on this worker."""
-    assert rules.publish_rate is not None
-    rate, burst = rules.publish_rate, rules.publish_burst_count or rules.publish_rate
-    key = (rules.name, client)
+@dataclass(frozen=True, slots=True)
+class RateLeft:
+    """What is left of the budget that is nearest to its end."""
+
+    limit: int
+    """Per second."""
+    remaining: int
+    reset_ms: int
+    """Until it is full again."""
+
+
+def rate_left(identity: Identity, rules: Rules, client: str | None = None) -> RateLeft | None:
+    """The state of the publisher's budget of messages in this namespace on this worker; None without a limit."""
+    publisher = identity.client if client is None else client
+    found = limits.of(identity.client, identity.key_id, rules.name)
+    left: RateLeft | None = None
+    with _buckets_lock:
+        for key, rate, burst, _ in _budgets(rules, found, publisher, 0, 0):
+            if key[0] == "messages":
+                bucket = _bucket(key, rate, burst)
+                tokens = bucket.left(time.monotonic())
+                reset_ms = math.ceil((burst - tokens) / rate * 1000)
+                if left is None or tokens < left.remaining:
+                    left = RateLeft(int(rate), max(0, int(tokens)), reset_ms)
+    return left
+
+
+def _budgets(
+    rules: Rules, found: limits.Limits, publisher: str, count: int, size_bytes: int
+) -> Iterator[tuple[_BucketKey, float, float, float]]:
+    """Every budget that a publish is taken out of: its key, its rate and burst, and what is taken."""
+    if rules.publish_rate is not None:
+        burst = rules.publish_burst_count or rules.publish_rate
+        yield ("messages", "rules", rules.name, publisher), rules.publish_rate, burst, count
+    for rate in found.rates:
+        whose = "" if rate.shared else publisher
+        if rate.messages_per_s is not None:
+            yield ("messages", rate.scope, rate.name, whose), rate.messages_per_s, rate.messages_per_s, count
+        if rate.bytes_per_s is not None:
+            yield ("bytes", rate.scope, rate.name, whose), rate.bytes_per_s, rate.bytes_per_s, size_bytes
+
+
+def _bucket(key: _BucketKey, rate: float, burst: float) -> TokenBucket:
     bucket = _buckets.pop(key, None)
     if bucket is None or (bucket.rate_per_s, bucket.burst) != (rate, burst):
         bucket = TokenBucket(rate, burst)
     _buckets[key] = bucket
     if len(_buckets) > BUCKETS_MOST:
         _buckets.popitem(last=False)
-    wait_ms = bucket.take(count, time.monotonic())
-    if wait_ms:
-        raise ProtocolError(
-            "rate_limited",
-            f"This client may publish {rate} messages a second here.",
-            channel=channel,
-            retry_after_ms=wait_ms,
-        )
+    return bucket
+
+
+def _take(
+    rules: Rules, found: limits.Limits, publisher: str, messages: Sequence[NewMessage], channel: ChannelName
+) -> None:
+    """Takes the messages out of all budgets on this worker, or out of none: then the answer says when all have room."""
+    now = time.monotonic()
+    sizes = sum([size_bytes(message.data) for message in messages]) if found.rates else 0
+    taken: list[tuple[TokenBucket, float]] = []
+    waits: list[tuple[int, str, float]] = []
+    with _buckets_lock:
+        for key, rate, burst, amount in _budgets(rules, found, publisher, len(messages), sizes):
+            bucket = _bucket(key, rate, burst)
+            wait_ms = bucket.take(amount, now)
+            if wait_ms:
+                waits.append((wait_ms, key[0], rate))
+            else:
+                taken.append((bucket, amount))
+        if not waits:
+            return
+        for bucket, amount in taken:
+            bucket.charge(-amount, now)
+    wait_ms, unit, rate = max(waits)
+    raise ProtocolError(
+        "rate_limited",
+        f"This client may publish {rate:.0f} {unit} a second here.",
+        channel=channel,
+        retry_after_ms=wait_ms,
+    )
 
 
 def _append(append: Append) -> Published:

@@ -46,7 +46,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError
 
-from realtime import elsewhere, revocations, signing
+from realtime import elsewhere, limits, revocations, signing
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
 from realtime.elsewhere import after_commit
@@ -292,7 +292,21 @@ def refusal_of(identity: Identity, now_s: float) -> ProtocolError | None:
     return None
 
 
+def _check_lifetime(identity: Identity, now_s: float) -> None:
+    most_s = limits.of(identity.client, identity.key_id).token_lifetime_s
+    if most_s is None or identity.expires_at_s is None:
+        return
+    # Who does not say when it was issued has at least lived until now.
+    lives_s = identity.expires_at_s - (now_s if identity.issued_at_s is None else identity.issued_at_s)
+    if lives_s > most_s + settings.TOKEN_LEEWAY_S:
+        raise _unauthorized(
+            f"The token lives {lives_s:.0f} s; at most {most_s} s are allowed.", "Issue tokens that live shorter."
+        )
+
+
 def _check_revoked(identity: Identity, now_s: float) -> None:
+    if identity.kind == "token":
+        _check_lifetime(identity, now_s)
     if identity.kid is not None and identity.kid not in _signing_keys():
         raise _unauthorized(f"The key {identity.kid}, which signed the token, was retired.", "Fetch a new token.")
     if identity.kind == "token" and revocations.is_revoked(
@@ -418,8 +432,9 @@ def issue_token(
     """Sign a token with the first key that can. Returns its text and its `exp` in Unix seconds.
 
     `capability` is the shape of `cap`; None leaves the claim out, so that the namespaces decide. `not_after_s` bounds
-    the lifetime, whatever was asked for; `key_id` is the API key that asked for it. Raises `bad_frame` for a bad
-    client, capability or lifetime, and `too_large` when the token would be longer than this server accepts.
+    the lifetime, whatever was asked for, and so do limits; `key_id` is the API key that asked for it. Raises
+    `bad_frame` for a bad client, capability or lifetime, and `too_large` when the token would be longer than this
+    server accepts.
     """
     if not is_client_id(client):
         raise ProtocolError("bad_frame", "A client id is 1–128 visible ASCII characters.")
@@ -442,6 +457,9 @@ def issue_token(
             remedy="The operator sets REALTIME['SIGNING_KEYS'] with a secret or a private key.",
         )
     now_s = time.time() if now_s is None else now_s
+    most_s = limits.of(client, key_id).token_lifetime_s
+    if most_s is not None:
+        ttl_s = min(ttl_s, most_s)
     # Whole seconds, as issuers expect; upwards, so that a lifetime is never shorter than asked for.
     expires_at_s = math.ceil(now_s + ttl_s)
     if not_after_s is not None:
@@ -867,6 +885,7 @@ def reset_caches() -> None:
         cache.clear()
     revocations.reset()
     signing.reset()
+    limits.reset()
 
 
 def _on_setting_changed(*, setting: str, **_: object) -> None:

@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
@@ -24,6 +25,7 @@ from realtime import (
     control,
     counting,
     cursors,
+    limits,
     namespaces,
     revocations,
     signals,
@@ -165,6 +167,8 @@ class Worker:
         self.load = Load(loop, self._measure)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
         self.clients: set[Client] = set()
+        self.by_key: Counter[str] = Counter()
+        """Connections whose tokens were issued with an API key, by the key's id."""
         self.ready = asyncio.Event()
         """Set when the namespaces are known; nobody is served before."""
         self.draining = False
@@ -212,6 +216,8 @@ class Worker:
             revocations.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
             signing.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
             signing.on_stale(lambda: self._soon(self._ask, signing.refresh, _nothing)),
+            limits.on_change(lambda: self._soon(self._mind_limits)),
+            limits.on_stale(lambda: self._soon(self._ask, limits.refresh, _nothing)),
             control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
@@ -460,6 +466,7 @@ class Worker:
             incarnation.relabel(within_s=min(RELABEL_S, settings.DATABASE_TIMEOUT_S / 2))
             revocations.refresh(now=True)
             signing.refresh()
+            limits.refresh()
             return namespaces.load()
 
         self.reader.run(load, loaded)
@@ -498,6 +505,11 @@ class Worker:
         if before != self._access:
             self._each(lambda each: each.reauthorize(None, None))
 
+    def _mind_limits(self) -> None:
+        """Other limits are in memory. Those on new connections hold for new ones; a token may live too long now."""
+        self.load.limit_addresses(limits.connections_per_address())
+        self._each(lambda each: each.recheck_access())
+
     def disconnect(self, client: str, reason: str) -> None:
         """Ends the client's connections to this worker. Any thread."""
         self._soon(self._each, lambda each: each.disconnect(client, reason))
@@ -512,6 +524,7 @@ class Worker:
         self._ask(_refresh_api_keys, lambda _: None)
         self._ask(revocations.refresh, lambda _: None)
         self._ask(signing.refresh, _nothing)
+        self._ask(limits.refresh, _nothing)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """A regular read; left out while the one before waits, or a database that is away would gather them."""

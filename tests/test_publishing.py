@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from django.db import connection, transaction
 
-from realtime import namespaces, publishing, worker
+from realtime import limits, namespaces, publishing, worker
 from realtime.delivery.capability import Capability
 from realtime.log import intake, reads
 from realtime.log.types import Append, News
@@ -267,6 +267,7 @@ def test_rates_are_remembered_for_a_bounded_number_of_clients(monkeypatch: pytes
     monkeypatch.setattr(publishing, "BUCKETS_MOST", 10)
     Namespace.objects.create(name="slow", publish_rate=1, known_ops=["publish"])
     rules = namespaces.rules_for(ChannelName("slow:x"))
+    message = NewMessage(None, "message", None, "1")
     for number in range(100):
-        publishing._take(rules, f"c{number}", 1, ChannelName("slow:x"))
+        publishing._take(rules, limits.Limits(), f"c{number}", [message], ChannelName("slow:x"))
     assert len(publishing._buckets) == 10

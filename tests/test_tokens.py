@@ -23,7 +23,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from realtime import revocations, signing, tokens
+from realtime import limits, revocations, signing, tokens
 from realtime.delivery.capability import Capability
 from realtime.models import ApiKey
 from realtime.protocol.errors import ProtocolError
@@ -51,7 +51,7 @@ CLAIMS = {"sub": "ana", "exp": NOW_S + 600, "cap": {"*": ["*"]}}
 def fresh_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tokens.reset_caches()
     # Rows of keys and revocations have tests of their own; here nothing may ask the database.
-    for module in (signing, revocations):
+    for module in (limits, revocations, signing):
         monkeypatch.setattr(module, "load", lambda: None)
     yield
     tokens.reset_caches()

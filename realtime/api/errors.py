@@ -56,11 +56,21 @@ def error_response(error: ProtocolError, status: int | None = None) -> HttpRespo
     response.headers["Cache-Control"] = "no-store"
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if error.code == "rate_limited" and error.retry_after_ms is not None:
+        tell_rate(response, None, 0, error.retry_after_ms)
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = CHALLENGE
     # Django would write a line for every refusal: a flood of requests must not become a flood of log lines.
     response._has_been_logged = True  # type: ignore[attr-defined]  # what its own log_response sets and asks
     return response
+
+
+def tell_rate(response: HttpResponse, limit: int | None, remaining: int, reset_ms: int) -> None:
+    """The headers that say what is left of a rate: messages per second, how many now, and seconds until all of it."""
+    if limit is not None:
+        response.headers["RateLimit-Limit"] = str(limit)
+    response.headers["RateLimit-Remaining"] = str(remaining)
+    response.headers["RateLimit-Reset"] = str(-(-reset_ms // 1000))
 
 
 def translate(exc: Exception) -> tuple[ProtocolError, int]:

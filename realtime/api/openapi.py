@@ -28,6 +28,11 @@ from realtime.protocol.errors import ERRORS
 SIDECAR: Final = "drf_spectacular_sidecar"
 """The app that has Swagger UI as static files."""
 
+RATE_HEADERS: Final = {
+    "RateLimit-Remaining": "What may be published now.",
+    "RateLimit-Reset": "Seconds until there is room again.",
+}
+
 EVERYWHERE: Final = ("unauthorized", "unavailable", "internal")
 """Codes that any request with credentials may meet."""
 
@@ -135,6 +140,8 @@ def _refusal(status: int, codes: list[str]) -> Json:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     if status in (429, 503):
         headers["Retry-After"] = {"description": "Whole seconds, rounded up.", "schema": {"type": "integer"}}
+    if status == 429:
+        headers |= {name: {"description": text, "schema": {"type": "integer"}} for name, text in RATE_HEADERS.items()}
     return {**answer, "headers": headers} if headers else answer
 
 

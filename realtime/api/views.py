@@ -20,18 +20,19 @@ from rest_framework.views import APIView
 from realtime import budgets
 from realtime.api import local, serializers
 from realtime.api.authentication import PlatformAuthentication
-from realtime.api.errors import exception_handler
+from realtime.api.errors import exception_handler, tell_rate
 from realtime.api.parsers import StrictJSONParser, choice, integer, read_object
 from realtime.api.permissions import identity_of, require, require_api_key, require_known
 from realtime.api.schema import ANYBODY, KEY_ONLY, NAME, described
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
 from realtime.log.types import Page, Published
+from realtime.namespaces import rules_for
 from realtime.protocol import codec
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage, parse_message, parse_messages
 from realtime.protocol.names import ChannelName, is_client_id, is_message_id, parse_channel
-from realtime.publishing import Batch, publish_batch, publish_batches
+from realtime.publishing import Batch, publish_batch, publish_batches, rate_left
 from realtime.tokens import Identity, issue_token
 
 logger = logging.getLogger("realtime.api")
@@ -133,7 +134,11 @@ class MessagesView(PlatformView):
         channel = channel_in(request._request, name)
         published = publish_batch(identity, channel, messages, client=client)
         known = len(published.duplicates) == len(published.serials)
-        return json_response(codec.encode(_fields(published)), 200 if known else 201)
+        response = json_response(codec.encode(_fields(published)), 200 if known else 201)
+        left = rate_left(identity, rules_for(channel), client)
+        if left is not None:
+            tell_rate(response, left.limit, left.remaining, left.reset_ms)
+        return response
 
     @described(
         "bad_frame",

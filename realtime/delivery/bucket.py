@@ -40,8 +40,14 @@ class TokenBucket:
             return 0
         return max(1, math.ceil(missing / self.rate_per_s * 1000))
 
+    def left(self, now: float) -> float:
+        """How much could be taken now; below 0 while a debt is paid off."""
+        self._fill(now)
+        return self._tokens
+
     def charge(self, n: float, now: float) -> None:
-        """Takes `n` that was used already, if need be as a debt: until it is paid off, even taking 0 is refused."""
+        """Takes `n` that was used already, if need be as a debt: until it is paid off, even taking 0 is refused. Below
+        0 gives back what was taken and not used."""
         self._fill(now)
         self._tokens -= n
 

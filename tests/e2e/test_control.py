@@ -282,3 +282,21 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
         again.send({"type": "auth", "token": bearer})
         assert (await end_of(again))[0] == code
     await workers.run("from realtime import desk\ndesk.lift('block', 'mallory', actor='shell')")
+
+
+async def test_a_limit_of_another_process_holds_at_all_workers(workers: Workers) -> None:
+    client = f"limited-{time.time_ns()}"
+    sockets = [await talker(server.port, token(client)) for server in (workers.first, workers.second)]
+    answer = await workers.run(
+        f"from realtime.models import Limit\nLimit.objects.create(scope='client', name={client!r}, message_bytes=10)\n"
+        "done()"
+    )
+    for number, socket in enumerate(sockets):
+        while await published(socket, {"data": "x" * 50}):
+            assert time.time() - answer["at"] < WITHIN_S * (number + 1)
+        await socket.close()
+
+
+async def published(socket: Talker, message: dict[str, Any]) -> bool:
+    frame = {"type": "publish", "ref": time.time_ns(), "channel": "room", "messages": [message]}
+    return bool((await socket.ask(frame))["type"] == "published")

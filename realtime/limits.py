@@ -1,0 +1,210 @@
+"""Limits that operators change while all run: for everybody, a namespace, an API key or a client; the strictest wins.
+
+They stand beside the settings and the rules of namespaces and can only be stricter. All rows are in memory of every
+worker, which reads them again when it hears of a change, and every second. Who enforces what: publishing (rates and
+sizes), connections (connections, attachments), tokens (lifetimes). docs/how-to/limit-clients.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import DatabaseError
+from django.db.models.signals import post_delete, post_save
+
+from realtime import elsewhere
+from realtime.conf import settings
+from realtime.elsewhere import after_commit
+from realtime.models import Limit
+from realtime.namespaces import read_again_if_broken
+
+__all__ = ["Limits", "Rate", "load", "of", "on_change", "on_stale", "refresh", "stale"]
+
+logger = logging.getLogger("realtime.limits")
+
+FRESH_S: Final = 1.0
+REFRESHER_GONE_S: Final = 5.0
+
+REMEMBERED_MOST: Final = 20_000
+"""Answers of `of` that are remembered until something changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One budget that a publish is taken out of."""
+
+    scope: str
+    name: str
+    """Of the row: "" for everybody, a namespace, a key's id, a client."""
+    messages_per_s: int | None
+    bytes_per_s: int | None
+
+    @property
+    def shared(self) -> bool:
+        """All clients of an API key together; else each client by itself."""
+        return self.scope == Limit.Scope.KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for one client, in one namespace. None: no limit from here."""
+
+    rates: tuple[Rate, ...] = ()
+    connections: int | None = None
+    """Of the client, per worker."""
+    connections_of_key: int | None = None
+    """Of all clients whose tokens were issued with the API key, per worker."""
+    attachments: int | None = None
+    message_bytes: int | None = None
+    token_lifetime_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    scope: str
+    name: str
+    connections: int | None
+    connections_per_address: int | None
+    attachments: int | None
+    publish_rate: int | None
+    publish_bytes: int | None
+    message_bytes: int | None
+    token_lifetime_s: int | None
+
+
+_COLUMNS: Final = tuple(_Row.__slots__)
+_NONE: Final = Limits()
+
+_rows: dict[tuple[str, str], _Row] = {}
+_answers: dict[tuple[str, str | None, str | None], Limits] = {}
+_read_at = -math.inf
+_refreshed_at = -math.inf
+_loading = threading.Lock()
+_listeners: list[Callable[[], None]] = []
+_stale_listeners: list[Callable[[], None]] = []
+
+
+def of(client: str, key_id: str | None = None, namespace: str | None = None) -> Limits:
+    """What holds for a client whose token was issued with this API key, in this namespace. Safe on an event loop."""
+    _freshen()
+    if not _rows:
+        return _NONE
+    asked = (client, key_id, namespace)
+    found = _answers.get(asked)
+    if found is None:
+        found = _found(client, key_id, namespace)
+        if len(_answers) >= REMEMBERED_MOST:
+            _answers.clear()
+        _answers[asked] = found
+    return found
+
+
+def connections_per_address() -> int | None:
+    """How many connections one address may have to a worker, by the row for everybody."""
+    _freshen()
+    row = _rows.get(("global", ""))
+    return None if row is None else row.connections_per_address
+
+
+def _found(client: str, key_id: str | None, namespace: str | None) -> Limits:
+    places = (("global", ""), ("namespace", namespace), ("key", key_id), ("client", client))
+    rows = [row for scope, name in places if name is not None and (row := _rows.get((scope, name))) is not None]
+    return Limits(
+        rates=tuple(
+            Rate(row.scope, row.name, row.publish_rate, row.publish_bytes)
+            for row in rows
+            if row.publish_rate is not None or row.publish_bytes is not None
+        ),
+        connections=_strictest(row.connections for row in rows if row.scope in ("global", "client")),
+        connections_of_key=_strictest(row.connections for row in rows if row.scope == "key"),
+        attachments=_strictest(row.attachments for row in rows),
+        message_bytes=_strictest(row.message_bytes for row in rows),
+        token_lifetime_s=_strictest(row.token_lifetime_s for row in rows),
+    )
+
+
+def _strictest(values: object) -> int | None:
+    return min((value for value in values if value is not None), default=None)  # type: ignore[attr-defined]
+
+
+def _freshen() -> None:
+    now = time.monotonic()
+    if now - _refreshed_at < REFRESHER_GONE_S or now - _read_at < FRESH_S or elsewhere.on_event_loop():
+        return
+    if _loading.acquire(blocking=_read_at == -math.inf):
+        try:
+            load()
+        except DatabaseError as error:
+            logger.warning("Limits cannot be read, the old ones go on: %s", error)
+        finally:
+            _loading.release()
+
+
+def load() -> None:
+    """Reads all rows. For threads; a worker calls it before it serves."""
+    global _rows, _answers, _read_at
+    read_at = time.monotonic()
+    rows = read_again_if_broken(lambda: list(Limit.objects.using(settings.DATABASE).values(*_COLUMNS)))
+    _read_at = read_at
+    found = {(row["scope"], row["name"]): _Row(**row) for row in rows}
+    if found != _rows:
+        _rows, _answers = found, {}
+        for listener in list(_listeners):
+            listener()
+
+
+def refresh() -> None:
+    """`load` for a worker's reader thread, every second."""
+    global _refreshed_at
+    load()
+    _refreshed_at = time.monotonic()
+
+
+def on_change(listener: Callable[[], None]) -> Callable[[], None]:
+    """Call `listener` after a reading that found other limits, in the thread that read; returns what stops it."""
+    return _listen(_listeners, listener)
+
+
+def on_stale(listener: Callable[[], None]) -> Callable[[], None]:
+    """Call `listener` when limits were changed, here or elsewhere, so that somebody reads them."""
+    return _listen(_stale_listeners, listener)
+
+
+def _listen(listeners: list[Callable[[], None]], listener: Callable[[], None]) -> Callable[[], None]:
+    listeners.append(listener)
+
+    def stop() -> None:
+        if listener in listeners:
+            listeners.remove(listener)
+
+    return stop
+
+
+def stale() -> None:
+    """The limits in memory are old: also when another process said so. Any thread; reads nothing."""
+    global _read_at, _refreshed_at
+    _read_at = _refreshed_at = -math.inf
+    for listener in list(_stale_listeners):
+        listener()
+
+
+def reset() -> None:
+    """Forget everything (tests)."""
+    global _rows, _answers, _read_at, _refreshed_at
+    _rows, _answers, _read_at, _refreshed_at = {}, {}, -math.inf, -math.inf
+
+
+def _on_saved(*, using: str = "", raw: bool = False, **_: object) -> None:
+    after_commit(stale, using=using or None)
+    if not raw:
+        elsewhere.tell("limits", {}, using=using or None)
+
+
+for _signal in (post_save, post_delete):
+    _signal.connect(_on_saved, sender=Limit)

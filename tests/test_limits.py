@@ -1,0 +1,218 @@
+"""Limits that operators change live: the strictest of everybody's, the namespace's, the key's and the client's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from django.db import IntegrityError
+
+from realtime import connection, limits, namespaces, publishing, tokens, worker
+from realtime.conf import settings
+from realtime.models import Limit, Namespace
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.messages import NewMessage
+from realtime.protocol.names import ChannelName, ClientId
+from realtime.tokens import Identity
+from tests.api.conftest import Api, assert_refused
+from tests.conftest import aeventually
+from tests.conversation import Peer, bearer, connected, in_thread, stop_worker, token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROOM = ChannelName("room")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    namespaces.reset()
+    tokens.reset_caches()
+    publishing._buckets.clear()
+    yield
+    namespaces.reset()
+    tokens.reset_caches()
+    publishing._buckets.clear()
+
+
+@pytest_asyncio.fixture
+async def one_worker() -> AsyncIterator[None]:
+    yield
+    await stop_worker()
+
+
+def limit(scope: str = "global", name: str = "", **fields: int) -> Limit:
+    row, _ = Limit.objects.update_or_create(scope=scope, name=name, defaults=fields)
+    return row
+
+
+def identity(client: str = "ana", key_id: str | None = None) -> Identity:
+    return Identity(ClientId(client), None, "token", key_id=key_id)
+
+
+def publish(who: Identity, count: int = 1, data: str = "1") -> int | None:
+    """None when it may; else in how many milliseconds."""
+    messages = [NewMessage(None, "message", None, data)] * count
+    try:
+        publishing.build(who, namespaces.rules_for(ROOM), ROOM, messages)
+    except ProtocolError as error:
+        assert error.code == "rate_limited"
+        return error.retry_after_ms
+    return None
+
+
+def test_the_strictest_of_all_scopes_holds_field_by_field() -> None:
+    limit(attachments=50, message_bytes=100, connections=9)
+    limit("namespace", "room", attachments=60, message_bytes=10)
+    limit("key", "abcd", attachments=5, connections=3)
+    limit("client", "ana", attachments=20, connections=2, token_lifetime_s=60)
+    mine = limits.of("ana", "abcd", "room")
+    assert (mine.attachments, mine.message_bytes, mine.connections, mine.connections_of_key) == (5, 10, 2, 3)
+    assert mine.token_lifetime_s == 60
+    other = limits.of("bob", None, "chat")
+    assert (other.attachments, other.message_bytes, other.connections, other.connections_of_key) == (50, 100, 9, None)
+    Limit.objects.all().delete()  # a queryset's delete sends signals, too
+    assert limits.of("ana", "abcd", "room") == limits.Limits()
+
+
+def test_rates_are_taken_out_of_all_budgets_or_out_of_none_and_the_wait_is_true(monkeypatch: Any) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    limit(publish_rate=10)
+    limit("client", "ana", publish_rate=4)
+    ana, bob = identity(), identity("bob")
+    assert [publish(ana) for _ in range(4)] == [None] * 4
+    wait_ms = publish(ana)
+    assert wait_ms == 250
+    for _ in range(20):
+        assert publish(ana) == 250, "asking costs nothing, in no budget"
+    assert [publish(bob) for _ in range(10)] == [None] * 10 and publish(bob) == 100
+    now[0] += wait_ms / 1000
+    assert publish(ana) is None and publish(ana) == 250, "after the wait it is served, once"
+
+
+def test_all_clients_of_a_key_share_its_rate_and_bytes_count_by_themselves(monkeypatch: Any) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    limit("key", "abcd", publish_rate=3)
+    assert [publish(identity(f"c{n}", "abcd")) is None for n in range(5)] == [True, True, True, False, False]
+    assert publish(identity("c1", "efgh")) is None
+    limit("client", "bob", publish_bytes=1000)
+    assert publish(identity("bob"), data="x" * 900) is None
+    wait_ms = publish(identity("bob"), data="x" * 500)
+    assert wait_ms == 400
+
+
+@pytest.mark.parametrize("fields", [{"scope": "global", "name": "x"}, {"scope": "client", "name": ""},
+                                    {"scope": "global", "publish_rate": 0}, {"scope": "x", "name": "x"}])  # fmt: skip
+def test_a_row_that_makes_no_sense_is_refused_by_the_database(fields: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError):
+        Limit.objects.create(**fields)
+
+
+def test_tokens_that_live_too_long_are_refused_and_issued_ones_are_shorter() -> None:
+    long = tokens.issue_token("ana", None, 3600)[0]
+    limit("client", "ana", token_lifetime_s=600)
+    with pytest.raises(ProtocolError, match="at most 600 s"):
+        tokens.verify_token(long, time.time())
+    text, expires_at_s = tokens.issue_token("ana", None, 3600)
+    assert expires_at_s <= time.time() + 601
+    tokens.verify_token(text, time.time())
+    assert tokens.issue_token("bob", None, 3600)[1] > time.time() + 3000
+
+
+def test_rest_says_what_is_left_of_the_rate(transactional_db: None) -> None:
+    api = Api()
+    assert "RateLimit-Limit" not in api.publish("room", {"data": 1}).headers
+    limit(publish_rate=5)
+    response = api.publish("room", {"messages": [{"data": 1}, {"data": 2}]})
+    assert (response.headers["RateLimit-Limit"], response.headers["RateLimit-Remaining"]) == ("5", "3")
+    assert response.headers["RateLimit-Reset"] == "1"
+    response = api.publish("room", {"messages": [{"data": 1}] * 5})
+    error = assert_refused(response, 429, "rate_limited", "5 messages a second")
+    assert response.headers["RateLimit-Remaining"] == "0"
+    assert response.headers["RateLimit-Reset"] == response.headers["Retry-After"] and error["retry_after_ms"] <= 1000
+
+
+def test_rest_refuses_what_is_larger_than_allowed(transactional_db: None) -> None:
+    limit("namespace", "default", message_bytes=10)
+    assert_refused(Api().publish("room", {"data": "x" * 20}), 413, "too_large")
+
+
+async def heard_of(ready: Any) -> None:
+    await aeventually(ready)
+
+
+async def test_a_limit_holds_for_open_connections_at_once(one_worker: None) -> None:
+    async with connected() as ana:
+        assert (await ana.publish("room", 1))["type"] == "published"
+        assert (await ana.request("attach", channel="room"))["type"] == "attached"
+        await in_thread(limit, "client", "ana", publish_rate=1, attachments=1, message_bytes=100)
+        await heard_of(lambda: limits._rows)
+        answers = [await ana.publish("room", 1) for _ in range(3)]
+        assert [answer["type"] for answer in answers] == ["published", "error", "error"]
+        assert answers[2]["code"] == "rate_limited" and 0 < answers[2]["retry_after_ms"] <= 1000
+        assert (await ana.request("attach", channel="other"))["code"] == "limit_exceeded"
+        assert (await ana.request("attach", channel="room"))["type"] == "attached"
+        assert (await ana.publish("room", "x" * 200))["code"] == "too_large"
+
+
+async def test_connections_of_a_client_and_of_a_key(one_worker: None) -> None:
+    await in_thread(limit, "client", "ana", connections=1)
+    await in_thread(limit, "key", "abcd", connections=1)
+    of_key = [tokens.issue_token(name, {"*": ["*"]}, 600, key_id="abcd")[0] for name in ("c1", "c2")]
+    async with connected(), connected(text=of_key[0]):
+        for text in (token(), of_key[1]):
+            second = Peer(bearer(text))
+            assert await second.connect()
+            code, reason, before = await second.closed()
+            assert (code, before[-1]["code"]) == (4013, "limit_exceeded") and "retry_after_ms" in reason
+            await second.leave()
+    running = worker.ensure()
+    await aeventually(lambda: not running.clients and not running.load.admission.clients)
+    async with connected(), connected(text=of_key[1]):
+        pass
+
+
+async def test_a_token_that_lives_too_long_now_ends_its_connection(one_worker: None) -> None:
+    async with connected() as ana, connected(text=token("bob")) as bob:
+        await in_thread(limit, "client", "ana", token_lifetime_s=60)
+        assert (await ana.closed())[0] == 4401
+        await bob.nothing_else()
+
+
+async def test_who_does_not_listen_is_closed_and_who_waits_is_not(
+    one_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OVER_RATE_LEAST", 5)
+    settings.__dict__["OVER_RATE_S"] = 0.3
+    try:
+        await in_thread(limit, publish_rate=5)
+        async with connected() as deaf, connected(text=token("bob")) as polite:
+            served = 0
+            while served < 8:
+                answer = await polite.publish("room", 1)
+                served += answer["type"] == "published"
+                if answer["type"] == "error":
+                    await asyncio.sleep(answer["retry_after_ms"] / 1000)
+            ended = None
+            while ended is None:
+                await deaf.send({"type": "publish", "channel": "room", "messages": [{"data": 1}]})
+                message = await deaf.communicator.receive_output(10)
+                ended = message if message["type"] == "websocket.close" else None
+            assert ended["code"] == 4429 and "retry_after_ms=" in ended["reason"]
+            assert (await polite.request("ping"))["type"] == "pong"
+    finally:
+        settings.reset()
+
+
+def test_a_namespace_that_is_gone_leaves_no_limit_behind_in_memory() -> None:
+    Namespace.objects.create(name="room")
+    limit("namespace", "room", attachments=1)
+    assert limits.of("ana", None, "room").attachments == 1
+    Limit.objects.get().delete()
+    assert limits.of("ana", None, "room").attachments is None
