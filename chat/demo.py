@@ -9,11 +9,43 @@ PEOPLE: Final = {"ana": "Ana", "bo": "Bo", "ines": "Ines", "chidi": "Chidi", "fa
 LOGINS: Final = ("ana", "bo")
 OPERATOR: Final = "admin"
 
-#: slug → name, topic, kind, members. Members of public rooms are listed only, everybody may write.
+PICTURE_ID: Final = "demo-harbour"
+PICTURE_NAME: Final = "harbour.png"
+
+#: slug → name, topic, kind, members with their roles. In public rooms everybody may write.
 ROOMS: Final = {
-    "lobby": ("lobby", "Everybody on the quay. Gates open at 16:00.", "public", ()),
-    "stage-crew": ("stage-crew", "Main stage, load-in to load-out.", "public", ()),
-    "night-shift": ("night-shift", "Keys, generators and who stays awake.", "private", ("ana", "ines", "dara")),
+    "lobby": (
+        "lobby",
+        "Everybody on the quay. Gates open at 16:00.",
+        "public",
+        {"ines": "owner", "ana": "moderator", "bo": "member", "chidi": "member", "farah": "member", "dara": "member"},
+    ),
+    "stage-crew": (
+        "stage-crew",
+        "Main stage, load-in to load-out.",
+        "public",
+        {"ana": "owner", "bo": "member", "chidi": "member", "farah": "member"},
+    ),
+    "night-shift": (
+        "night-shift",
+        "Keys, generators and who stays awake.",
+        "private",
+        {"ines": "owner", "ana": "member", "dara": "member"},
+    ),
+}
+
+#: Two people → what they said to each other, as in SAID.
+DIRECT: Final = {
+    ("ana", "bo"): (
+        ("bo", "Do you have a minute before the sound check?"),
+        ("ana", "Two, even. What is it?"),
+        ("bo", "The fryers want a third phase. I said no, but they will ask you next."),
+        ("ana", "Thanks for the warning. I say no as well, then."),
+    ),
+    ("ana", "ines"): (
+        ("ines", "Will you do the welcome on stage at four? My voice is gone."),
+        ("ana", "Gladly. Send me the names."),
+    ),
 }
 
 #: slug → (author, text). The place in the list is the message's id, so add only at the end.
@@ -100,3 +132,22 @@ SAID: Final = {
         ("ines", "Thank you both. Tea is in the tower."),
     ),
 }
+
+#: What happened in the lobby after that: (who, event, data). `of` and `thread` name what they are about: a number is a
+#: message of SAID, "#3" the third line here. "" is the server, on behalf of a moderator.
+HAPPENED: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
+    ("dara", "message", {"text": "The harbour this morning, from the lighthouse.", "files": [PICTURE_ID]}),
+    ("ines", "message", {"text": "That goes on the front page.", "thread": "#1"}),
+    ("bo", "message", {"text": "If you know where to look, you can see the coffee stand.", "thread": "#1"}),
+    ("farah", "react", {"of": "#1", "emoji": "❤️", "on": True}),
+    ("ana", "react", {"of": "#1", "emoji": "❤️", "on": True}),
+    ("chidi", "react", {"of": "#1", "emoji": "🎉", "on": True}),
+    ("chidi", "message", {"text": "Gates open at 15:30, everybody."}),
+    ("chidi", "edit", {"of": "#7", "text": "Gates open at 16:00, everybody."}),
+    ("bo", "react", {"of": 33, "emoji": "🎂", "on": True}),
+    ("bo", "message", {"text": "Selling two radios, cheap, almost new."}),
+    ("", "delete", {"of": "#10", "by": "ana"}),
+    ("ines", "message", {"text": "@ana @bo One hour to go. All good at your end?", "mentions": ["ana", "bo"]}),
+    ("bo", "message", {"text": "All good at the food row.", "thread": "#12", "also": True}),
+    ("ana", "react", {"of": "#12", "emoji": "👍", "on": True}),
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,9 +14,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client, override_settings
 
 from chat import authorization
-from chat.demo import SAID
+from chat.demo import DIRECT, HAPPENED, SAID
 from chat.models import Membership, Room
 from chat.people import people
+from chat.uploads import examine
 from realtime.authorization import Identity, Operation, authorize
 from realtime.log.reads import read_page, read_states
 from realtime.protocol.errors import ProtocolError
@@ -218,23 +221,34 @@ def test_names_are_given_for_client_ids(client: Client, ana: User, bo: User) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_demo_can_be_made_again_and_adds_nothing(client: Client) -> None:
+def test_the_demo_can_be_made_again_and_adds_nothing(client: Client, settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = tmp_path
     with override_settings(DEMO=True):
         call_command("demo", verbosity=0)
         names = [parse_channel(f"chat:{slug}") for slug in SAID]
         before = read_states(names)
+        assert before[names[0]].head == len(SAID["lobby"]) + len(HAPPENED)
         Membership.objects.filter(user__username="ana", room__slug="night-shift").delete()
         call_command("demo", verbosity=0)
         after = read_states(names)
     assert after == before
-    assert [state.head for state in after.values()] == [len(said) for said in SAID.values()]
-    assert after[names[0]].head >= 60
-    page = read_page(names[0], after=0, before=None, since=None, order="asc", limit=100)
+    assert [state.head for state in after.values()][1:] == [len(said) for said in list(SAID.values())[1:]]
+    page = read_page(names[0], after=0, before=None, since=None, order="asc", limit=len(SAID["lobby"]))
     assert [json.loads(text)["data"]["text"] for text in page.messages] == [text for _, text in SAID["lobby"]]
+    assert Room.objects.filter(kind="direct").count() == len(DIRECT)
     assert not Room.objects.get(slug="night-shift").members.filter(username="ana").exists()
     for name in ("ana", "bo", "admin"):
         assert client.login(username=name, password=name)
     assert not User.objects.get(username="ines").has_usable_password()
+    client.force_login(User.objects.get(username="ana"))
+    shown = client.get("/chat/lobby/page", {"after": len(SAID["lobby"])}).json()["messages"]
+    picture, _, _, edited, deleted, mentioned, _ = shown
+    assert (picture["replies"]["count"], [each["emoji"] for each in picture["reactions"]]) == (2, ["❤️", "🎉"])
+    assert (edited["edited"] is not None, deleted["deleted"], mentioned["mentions"]) == (True, "ana", ["ana", "bo"])
+    (file,) = picture["files"]
+    image = b"".join(client.get(f"/chat/files/{file['id']}/{file['name']}").streaming_content)  # type: ignore[attr-defined]  # of a stream
+    assert examine(image, file["name"], file["type"]).width == file["width"]
+    assert len(image) == file["size"]
 
 
 def test_the_demo_is_not_made_by_accident() -> None:

@@ -10,11 +10,15 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.files.base import ContentFile
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from chat import demo
-from chat.models import Membership, Room
+from chat import demo, rooms
+from chat.authorization import file_of
+from chat.demo_picture import HEIGHT, WIDTH, harbour
+from chat.models import AuditEntry, Membership, Room, Upload
 from realtime.publishing import publish
+from realtime.tokens import client_id_of
 
 
 class Command(BaseCommand):
@@ -30,6 +34,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "The demo's passwords are known to everybody. Set DEMO=1 on a machine of your own, or add --force."
             )
+        self._serials: dict[object, int | None] = {}
         self._make_people()
         self._make_rooms()
         new = self._say()
@@ -54,13 +59,47 @@ class Command(BaseCommand):
         for slug, (name, topic, kind, members) in demo.ROOMS.items():
             room, created = Room.objects.get_or_create(slug=slug, defaults={"name": name, "topic": topic, "kind": kind})
             # Who was taken out of a room since is not put back in.
-            for username in members if created else ():
-                Membership.objects.create(room=room, user=users.get(username=username))
+            for username, role in members.items() if created else ():
+                Membership.objects.create(room=room, user=users.get(username=username), role=role)
+        for pair in demo.DIRECT:
+            first, second = (users.get(username=username) for username in pair)
+            rooms.direct(first, client_id_of(second))
 
     def _say(self) -> int:
         new = 0
-        for slug, messages in demo.SAID.items():
+        said = {f"chat:{slug}": messages for slug, messages in demo.SAID.items()}
+        users = get_user_model().objects
+        for pair, messages in demo.DIRECT.items():
+            first, second = (users.get(username=username) for username in pair)
+            said[rooms.direct(first, client_id_of(second))[0].channel] = messages
+        for channel, messages in said.items():
             for number, (client, text) in enumerate(messages, start=1):
-                receipt = publish(f"chat:{slug}", {"text": text}, id=f"demo-{number}", client=client)
+                receipt = publish(channel, {"text": text}, id=f"demo-{number}", client=client)
                 new += not receipt.duplicate
+                if channel == "chat:lobby":
+                    self._serials[number] = receipt.serial
+        return new + self._happen()
+
+    def _happen(self) -> int:
+        """Threads, reactions, an edit, a deletion and a picture, in the lobby."""
+        new = 0
+        lobby = Room.objects.get(slug="lobby")
+        picture = harbour()
+        for number, (client, event, said) in enumerate(demo.HAPPENED, start=1):
+            data = {key: self._serials[value] if key in ("of", "thread") else value for key, value in said.items()}
+            upload = Upload(id=demo.PICTURE_ID, room=lobby, client=client, name=demo.PICTURE_NAME, type="image/png")
+            upload.size, upload.width, upload.height = len(picture), WIDTH, HEIGHT
+            if "files" in data:
+                data["files"] = [file_of(upload)]
+            receipt = publish(lobby.channel, data, event=event, id=f"demo-happened-{number}", client=client)
+            self._serials[f"#{number}"] = receipt.serial
+            new += not receipt.duplicate
+            # Not again when the message was there already: the file goes with it when somebody deletes it.
+            if "files" in data and not receipt.duplicate:
+                upload.file.save(upload.id, ContentFile(picture), save=True)
+            if event == "delete" and not receipt.duplicate:
+                by = str(data["by"])
+                AuditEntry.objects.create(
+                    room=lobby, by=by, action="deleted", about=f"#{data['of']}", detail="of bo: an offer"
+                )
         return new
