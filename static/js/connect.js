@@ -1,6 +1,6 @@
-// The client of a page: who we are, where tokens come from, and that unsent messages outlive a reload.
+// The client of a page: who we are, where tokens come from, what carries it, and that unsent messages outlive a reload.
 
-import { Client, LocalOutboxStorage } from "../seriatim/index.js";
+import { allTransports, Client, LocalOutboxStorage, LocalTransportMemory } from "../seriatim/index.js";
 
 /**
  * @param {{ tokenUrl: string, clientId: string, keepsUnsent?: boolean }} page
@@ -11,7 +11,8 @@ export function connect({ tokenUrl, clientId, keepsUnsent = false }) {
     url: "/ws",
     clientId,
     token: () => fetchToken(tokenUrl),
-    storage: keepsUnsent ? storage() : undefined,
+    storage: keepsUnsent ? storage(() => new LocalOutboxStorage(localStorage)) : undefined,
+    ...transports(),
   });
   // What concerns no channel and no message: for whoever opens the console.
   client.on("error", (error) => console.warn(`Seriatim: ${error.message}`, error.cause ?? ""));
@@ -26,10 +27,26 @@ export async function fetchToken(url) {
   return /** @type {{ token: string }} */ (await response.json()).token;
 }
 
-function storage() {
+/** Whatever gets through; `?transport=polling` in the page's address has one alone, to see how it does. */
+export function transports() {
+  const all = allTransports();
+  const forced = new URLSearchParams(globalThis.location?.search).get("transport");
+  const only = all.filter((transport) => transport.name === forced);
+  if (only.length > 0) return { transports: only };
+  return { transports: all, memory: storage(() => new LocalTransportMemory(localStorage)) };
+}
+
+/**
+ * What is kept in the storage of the browser; nothing where that is off: unsent messages then last as long as the page.
+ *
+ * @template T
+ * @param {() => T} make
+ * @returns {T | undefined}
+ */
+function storage(make) {
   try {
-    return new LocalOutboxStorage(localStorage);
+    return make();
   } catch {
-    return undefined; // Storage is off: unsent messages last as long as the page.
+    return undefined;
   }
 }

@@ -66,9 +66,18 @@ function banner(parts) {
   return { text: "", tail: "", action: null, progress: null, urgent: false, ...parts };
 }
 
-/** @param {string} name */
-function transportWord(name) {
-  return name === "websocket" ? "WebSocket" : name.charAt(0).toUpperCase() + name.slice(1);
+/** @type {Readonly<Record<string, string>>} */
+const WORDS = { websocket: "WebSocket", streaming: "Streaming", sse: "SSE", polling: "Polling" };
+
+/** The name of a transport, as people read it. @param {string} name */
+export function transportWord(name) {
+  return WORDS[name] ?? name;
+}
+
+/** What it means that something else than a WebSocket carries the line. @param {string} name */
+function fallbackSentence(name) {
+  if (name === "websocket") return "";
+  return ` WebSockets do not get through here, so ${transportWord(name)} is used: the same messages, a little later.`;
 }
 
 /** @param {number} waiting */
@@ -98,7 +107,7 @@ export function describeLine(facts) {
       return {
         chip: { glyph: "live", word: "Live", via },
         banner: recoveredBanner(facts),
-        sentence: `Live since ${clock(state.since)}. What is sent is here a moment later.`,
+        sentence: `Live since ${clock(state.since)}. What is sent is here a moment later.${fallbackSentence(transport)}`,
       };
     case "catching_up": {
       const messages = counted(behind, "message");

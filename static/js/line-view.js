@@ -1,7 +1,7 @@
 // Draws the state of a client's line: the chip in the bar with its panel, and the banner above the content.
 
 import { el, find, thread } from "./dom.js";
-import { BANNER_DELAY_MS, describeLine, RECOVERED_AFTER_MS, RECOVERED_FOR_MS, stateToShow } from "./line-state.js";
+import { BANNER_DELAY_MS, describeLine, RECOVERED_AFTER_MS, RECOVERED_FOR_MS, stateToShow, transportWord } from "./line-state.js";
 import { latency } from "./words.js";
 
 /** @typedef {import("../seriatim/client.js").Client} Client */
@@ -46,7 +46,8 @@ export function drawLine(client, { loginUrl, behind = () => client.behind, onSho
       now,
       behind: left,
       toCome,
-      waiting: client.outbox.size,
+      // A receipt is nothing that anybody typed.
+      waiting: client.outbox.entries.filter((entry) => entry.event !== "receipt").length,
       latencyMs: client.latencyMs,
       transport: client.transport,
       wasLive,
@@ -77,7 +78,7 @@ export function drawLine(client, { loginUrl, behind = () => client.behind, onSho
     find(".via", chip).textContent = via;
     find("[data-line-sentence]", panel).textContent = sentence;
     /** @type {[string, string][]} */
-    const facts = [["Transport", client.transport === "websocket" ? "WebSocket" : client.transport]];
+    const facts = [["Transport", transportWord(client.transport)]];
     if (client.latencyMs !== null) facts.push(["An answer takes", latency(client.latencyMs)]);
     if (client.ready) facts.push(["Worker", client.ready.worker]);
     if (client.clientId !== null) facts.push(["You are", client.clientId]);
