@@ -22,6 +22,12 @@ export const count = (value) => WHOLE.format(value);
 /** `1 message`, `37 messages`. @param {number} value @param {string} one @param {string} [many] */
 export const counted = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 
+/** 212 KB @param {number} size */
+export function bytes(size) {
+  if (size < 1000) return `${size} B`;
+  return size < 1_000_000 ? `${Math.round(size / 1000)} KB` : `${(size / 1_000_000).toFixed(1)} MB`;
+}
+
 /** Which day a moment belongs to, in the reader's time zone. @param {number} ms */
 export function dayKey(ms) {
   const day = new Date(ms);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { gapBanner, gapText, lengthNote, stateLine } from "../../static/js/chat/copy.js";
+import { gapBanner, gapText, lengthNote, seenText, stateLine } from "../../static/js/chat/copy.js";
+import { rowsOf, threadRows } from "../../static/js/chat/rows.js";
 import * as timelines from "../../static/js/chat/timeline.js";
 
 const noon = new Date(2026, 10, 22, 12, 0).getTime();
@@ -18,7 +19,10 @@ const entry = (id, state, more = {}) =>
 const frames = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => frame(from + index));
 
 /** @param {timelines.Timeline} timeline */
-const rows = (timeline) => timelines.rowsOf(timeline, noon, ME);
+const rows = (timeline) => rowsOf(timeline, noon, ME);
+
+/** @param {timelines.Timeline} timeline */
+const serials = (timeline) => timelines.shownMessages(timeline).map((message) => message.serial);
 
 /** @param {number} from @param {number} to */
 const filled = (from, to) => timelines.receive(timelines.beginEpoch(timelines.emptyTimeline(), "e1"), frames(from, to), ME);
@@ -26,7 +30,7 @@ const filled = (from, to) => timelines.receive(timelines.beginEpoch(timelines.em
 test("whatever the order of arrival, messages stand by serial, each once", () => {
   let timeline = timelines.beginEpoch(timelines.emptyTimeline(), "e1");
   for (const serial of [5, 3, 4, 3, 1, 2, 5]) timeline = timelines.receive(timeline, [frame(serial)], ME);
-  assert.deepEqual(timeline.messages.map((message) => message.serial), [1, 2, 3, 4, 5]);
+  assert.deepEqual(serials(timeline), [1, 2, 3, 4, 5]);
   assert.equal(timeline.doubled, 2);
   assert.equal(timelines.missing(timeline), 0);
 });
@@ -50,7 +54,7 @@ test("the message may come before its published, and then it is not shown twice"
   timeline = timelines.receive(timeline, [frame(2, { id: "mine", client: ME })], ME);
   timeline = timelines.drawOwn(timeline, entry("mine", "sent", { receipt: { serial: 2 } }));
   assert.equal(timeline.own.length, 0);
-  assert.equal(timeline.messages.length, 2);
+  assert.equal(serials(timeline).length, 2);
 });
 
 test("the same id of somebody else is another message", () => {
@@ -96,23 +100,84 @@ test("a page of another epoch is not mixed in", () => {
 test("a new epoch empties the room and keeps what we have not sent", () => {
   let timeline = timelines.drawOwn(filled(1, 5), entry("mine", "waiting", { reason: "connection" }));
   timeline = timelines.beginEpoch(timeline, "e2");
-  assert.equal(timeline.messages.length, 0);
+  assert.equal(serials(timeline).length, 0);
   assert.equal(timeline.own.length, 1);
 });
 
 test("what was read before is told from what is new", () => {
-  const timeline = { ...filled(1, 5), newSince: { serial: 3, count: 2, since: noon } };
+  const timeline = { ...filled(1, 5), newSince: { serial: 3, count: 2, isMore: false, since: noon } };
   assert.deepEqual(rows(timeline).map((row) => row.kind), ["day", "message", "message", "message", "new", "message", "message"]);
 });
 
 test("scrolled-past messages leave, and can be asked for again", () => {
   const timeline = timelines.keepNewest(filled(1, 50), 10);
-  assert.equal(timeline.messages[0].serial, 41);
+  assert.equal(serials(timeline)[0], 41);
   assert.equal(timelines.hasPast(timeline), true);
 });
 
-test("data that is no text is no error", () => {
-  for (const data of [null, 7, "x", [], { text: 7 }]) assert.equal(timelines.toMessage(frame(1, { data })).text, null);
+test("data that is no message is not shown, and nothing is missing", () => {
+  let timeline = filled(1, 1);
+  [null, 7, "x", [], { text: 7 }].forEach((data, index) => (timeline = timelines.receive(timeline, [frame(2 + index, { data })], ME)));
+  assert.deepEqual(serials(timeline), [1]);
+  assert.equal(timelines.missing(timeline), 0);
+});
+
+test("an edit, a reaction and a deletion of ours show at once, and what failed does not", () => {
+  /** @param {string} event @param {object} data @param {string} [state] */
+  const shown = (event, data, state = "waiting") => {
+    const start = timelines.receive(filled(1, 1), [frame(2, { client: ME })], ME);
+    const row = rows(timelines.drawOwn(start, entry("x", state, { event, data: { of: 2, ...data } }))).at(-1);
+    return row?.kind === "message" ? row : assert.fail();
+  };
+  assert.equal(shown("edit", { text: "new" }).message.text, "new");
+  assert.equal(shown("edit", { text: "new" }, "failed").message.text, "text 2");
+  assert.equal(shown("edit", { text: "new" }, "failed").change?.id, "x");
+  assert.deepEqual(shown("react", { emoji: "👍", on: true }).message.reactions, [{ emoji: "👍", clients: [ME] }]);
+  assert.equal(shown("delete", {}).message.deleted, "author");
+});
+
+test("a reply stands in its thread, and in the room only if it was said there too", () => {
+  let timeline = filled(1, 1);
+  timeline = timelines.receive(timeline, [frame(2, { data: { text: "a", thread: 1 } }), frame(3, { data: { text: "b", thread: 1, also: true } })], ME);
+  timeline = timelines.drawOwn(timeline, entry("mine", "pending", { event: "message", data: { text: "c", thread: 1 } }));
+  const inRoom = rows(timeline).map((row) => (row.kind === "message" ? row.message.serial : row.kind));
+  assert.deepEqual(inRoom, ["day", 1, 3]);
+  const inThread = threadRows(timeline, 1, noon, ME).map((row) => (row.kind === "message" ? row.message.serial : row.kind));
+  assert.deepEqual(inThread, [1, "replies", 2, 3, "own"]);
+});
+
+test("a place in the past is shown by itself until what lies between is known", () => {
+  let timeline = filled(90, 100);
+  /** @param {number} from @param {number} to @param {number} [through] */
+  const page = (from, to, through = 95) => ({ epoch: "e1", oldest: 1, through, from, to, messages: frames(from, to).map((each) => ({ ...each, text: "", edited: null, deleted: null, reactions: [], thread: null, also: false, replies: { count: 0, last: null, clients: [] }, mentions: [], files: [] })) });
+  timeline = { ...timelines.receiveFolded(timeline, page(10, 20)), shown: 15 };
+  assert.deepEqual(serials(timeline), frames(10, 20).map((each) => each.serial));
+  assert.equal(timelines.hasPast(timeline) && timelines.hasFuture(timeline), true);
+  assert.equal(timelines.missing(timeline), 0);
+  timeline = timelines.receiveFolded(timeline, page(21, 89));
+  assert.equal(timelines.hasFuture(timeline), false);
+  assert.equal(serials(timeline).length, 91);
+  // A page may know more than the stream has delivered: that is not doubled when it comes.
+  timeline = timelines.receiveFolded(timeline, page(95, 103, 103));
+  timeline = timelines.receive(timeline, [frame(101), frame(102)], ME);
+  assert.equal(timeline.doubled, 0);
+  assert.equal(timelines.newest(timeline), 102);
+});
+
+test("what is new is counted by messages of others, not by what else the log has", () => {
+  let timeline = filled(1, 3);
+  timeline = timelines.receive(timeline, [frame(4, { event: "receipt", data: { through: 3 } }), frame(5, { client: ME }), frame(6)], ME);
+  assert.deepEqual(timelines.markNew(timeline, { serial: 2, time: noon }, ME).newSince, { serial: 2, count: 2, isMore: false, since: noon });
+  assert.equal(timelines.markNew(timeline, { serial: 6, time: noon }, ME).newSince, null);
+});
+
+test("who has seen our newest message stands on it", () => {
+  let timeline = timelines.receive(filled(1, 1), [frame(2, { client: ME }), frame(3, { event: "receipt", data: { through: 2 } })], ME);
+  const row = rows(timeline).at(-1);
+  assert.deepEqual(row?.kind === "message" && row.seenBy, ["bo"]);
+  assert.equal(seenText(["Bo"]), "Sent · Seen by Bo");
+  assert.equal(seenText(["Bo", "Ines"]), "Sent · Seen by Bo and Ines");
+  assert.equal(seenText(["Bo", "Ines", "Cy", "Di", "Ed"]), "Sent · Seen by Bo, Ines and 3 more");
 });
 
 test("states of a message say exactly what the design says", () => {

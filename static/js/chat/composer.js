@@ -13,6 +13,10 @@ export class Composer {
   /** @type {number | undefined} */
   #timer;
   #kept = "";
+  #form;
+  #onTyping;
+  /** What is written in place of a new message, and the draft that waits meanwhile. @type {{ save: (text: string) => void, draft: string, mayBeEmpty: boolean } | null} */
+  #edit = null;
 
   /**
    * @param {HTMLFormElement} form
@@ -21,17 +25,35 @@ export class Composer {
    * @param {number} options.most Characters.
    * @param {(text: string) => boolean} options.keep Keeps a draft; whether it could.
    * @param {(text: string) => void} options.send
+   * @param {() => "text" | "nothing" | "wait"} [options.needs] What sending takes; `wait`: not yet, it says so itself.
+   * @param {(isTyping: boolean) => void} [options.onTyping]
+   * @param {() => void} [options.onUp] An arrow up in the empty field.
    */
-  constructor(form, { draft, most, keep, send }) {
+  constructor(form, { draft, most, keep, send, needs = () => "text", onTyping = () => {}, onUp }) {
+    this.#form = form;
+    this.#onTyping = onTyping;
     this.#field = /** @type {HTMLTextAreaElement} */ (find("textarea", form));
     this.#note = find("[data-note]", form);
     this.#most = most;
     this.#keep = keep;
+    form.querySelector("[data-editing] button")?.addEventListener("click", () => this.endEdit());
     this.#field.value = this.#kept = draft;
     if (draft !== "") this.#note.textContent = "Draft saved";
     this.#fit();
-    this.#field.addEventListener("input", () => this.#changed());
+    this.#field.addEventListener("input", () => {
+      this.#changed();
+      this.#onTyping(this.#edit === null && this.#field.value.trim() !== "");
+    });
     this.#field.addEventListener("keydown", (event) => {
+      if (event.defaultPrevented) return; // A list of names is open over it.
+      const isPlain = !event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+      if (event.key === "ArrowUp" && isPlain && this.#field.value === "" && onUp) {
+        event.preventDefault();
+        onUp();
+      } else if (event.key === "Escape" && this.#edit !== null) {
+        event.preventDefault();
+        this.endEdit();
+      }
       // A key that ends a composition (an accent, a Japanese word) is not one that sends.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
       event.preventDefault();
@@ -40,11 +62,19 @@ export class Composer {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const text = this.#field.value.trim();
-      if (text === "" || [...text].length > this.#most) {
+      const need = this.#edit === null ? needs() : this.#edit.mayBeEmpty ? "nothing" : "text";
+      if ((text === "" && need === "text") || need === "wait" || [...text].length > this.#most) {
         this.#field.focus();
         return;
       }
+      if (this.#edit !== null) {
+        const { save } = this.#edit;
+        this.endEdit();
+        save(text);
+        return;
+      }
       this.replace("");
+      this.#onTyping(false);
       send(text);
       this.#field.focus();
     });
@@ -64,6 +94,54 @@ export class Composer {
     this.#field.value = text;
     this.#changed();
     this.#keepNow();
+  }
+
+  get field() {
+    return this.#field;
+  }
+
+  /** What the line under the field says, until something is typed. @param {string} text */
+  say(text) {
+    this.#note.textContent = text;
+  }
+
+  /**
+   * Changes a text that is there already. The draft comes back afterwards.
+   *
+   * @param {string} label
+   * @param {string} text
+   * @param {(text: string) => void} save
+   * @param {boolean} [mayBeEmpty]
+   */
+  beginEdit(label, text, save, mayBeEmpty = false) {
+    const draft = this.#edit?.draft ?? this.#field.value;
+    this.#edit = { save, draft, mayBeEmpty };
+    const strip = find("[data-editing]", this.#form);
+    strip.hidden = false;
+    find("[data-editing-text]", strip).textContent = label;
+    this.#field.value = text;
+    this.#changed();
+    this.#field.focus();
+    this.#field.setSelectionRange(text.length, text.length);
+  }
+
+  endEdit() {
+    const draft = this.#edit?.draft ?? "";
+    this.#edit = null;
+    find("[data-editing]", this.#form).hidden = true;
+    this.#field.value = draft;
+    this.#changed();
+    this.#field.focus();
+  }
+
+  /** Puts a word where the cursor is. @param {string} word */
+  insert(word) {
+    const { selectionStart, selectionEnd, value } = this.#field;
+    const gap = selectionStart > 0 && !/\s$/.test(value.slice(0, selectionStart)) ? " " : "";
+    this.#field.setRangeText(gap + word, selectionStart, selectionEnd, "end");
+    this.#changed();
+    this.#field.focus();
+    this.#field.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   /** Puts back what was sent, above what was typed since. @param {string} text */
@@ -88,6 +166,7 @@ export class Composer {
 
   #keepNow() {
     clearTimeout(this.#timer);
+    if (this.#edit !== null) return; // The draft is another text.
     const text = this.#field.value.trim() === "" ? "" : this.#field.value;
     if (text === this.#kept) return;
     this.#kept = text;

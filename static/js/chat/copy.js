@@ -1,9 +1,10 @@
 // What a message of ours says about itself. Pure; the copy is exact and tested.
 
-import { count, counted, span } from "../words.js";
+import { clock, count, counted, span } from "../words.js";
 
 /** @typedef {import("./timeline.js").Own} Own */
 /** @typedef {import("./timeline.js").Gap} Gap */
+/** @typedef {import("./fold.js").Notice} Notice */
 /** @typedef {"send-now" | "edit" | "discard" | "copy"} Action */
 
 /**
@@ -70,6 +71,70 @@ export function stateLine(own, { isFirst, now }) {
       }
       return stateLine({ ...own, state: "pending" }, { isFirst, now });
     }
+  }
+}
+
+/** What became of an edit or a deletion of ours that is not in the log yet. @param {Own} own @returns {StateLine} */
+export function changeLine({ event, state, reason, message }) {
+  const what = event === "edit" ? "Edit" : event === "delete" ? "Deletion" : "Reaction";
+  if (state !== "failed") return { bead: "open", text: state === "waiting" ? `${what} waits for a connection. Kept on this device.` : "", actions: [], againAt: null };
+  const why = reason === "forbidden" ? "you can no longer change this message" : (REFUSALS[reason ?? ""] ?? (message || "the server did not take it"));
+  const actions = /** @type {Action[]} */ (event === "edit" ? ["edit", "copy", "discard"] : ["discard"]);
+  return { bead: "bad", text: `${what} not sent: ${why.replace(/\.$/, "")}.`, actions, againAt: null };
+}
+
+/** Sent, and by whom it was seen. @param {string[]} names */
+export function seenText(names) {
+  if (names.length === 0) return "Sent";
+  return `Sent · Seen by ${listed(names, 2)}`;
+}
+
+/** Ana · Ana and Bo · Ana, Bo and 3 more @param {string[]} names @param {number} most */
+export function listed(names, most) {
+  if (names.length === 1) return names[0];
+  const shown = names.slice(0, names.length > most ? most : most - 1);
+  const rest = names.length - shown.length;
+  return `${shown.join(", ")} and ${rest > 1 ? `${count(rest)} more` : names[names.length - 1]}`;
+}
+
+/** @param {string[]} names Who types. */
+export function typingText(names) {
+  if (names.length === 0) return "";
+  if (names.length > 3) return `${count(names.length)} people are typing`;
+  return `${listed(names, 3)} ${names.length === 1 ? "is" : "are"} typing`;
+}
+
+/** @param {string} deleted @param {(client: string) => string} nameOf */
+export function goneText(deleted, nameOf) {
+  return deleted === "author" ? "Message deleted" : `Message deleted by ${nameOf(deleted)} (moderator)`;
+}
+
+/** What happened to the room, as a sentence. @param {Notice} notice @param {(client: string) => string} nameOf */
+export function noticeText({ event, data }, nameOf) {
+  const by = typeof data.by === "string" ? ` by ${nameOf(data.by)}` : "";
+  if (event === "room") {
+    const what = [
+      ...(typeof data.name === "string" ? [`named the room ${data.name}`] : []),
+      ...(typeof data.topic === "string" ? [data.topic === "" ? "removed the topic" : `set the topic: ${data.topic}`] : []),
+    ];
+    return `${nameOf(data.by)} ${what.join(" and ") || "changed the room"}.`;
+  }
+  const who = nameOf(data.client);
+  switch (data.action) {
+    case "joined":
+      return `${who} joined.`;
+    case "left":
+      return `${who} left.`;
+    case "invited":
+      return `${who} was invited${by}.`;
+    case "removed":
+      return `${who} was removed${by}.`;
+    case "muted":
+      return `${who} was muted${by}${typeof data.until === "number" ? ` until ${clock(data.until)}` : ""}.`;
+    case "unmuted":
+      return `${who} may write again.`;
+    default:
+      return `${who} is now ${data.role ?? "a member"}.`;
   }
 }
 

@@ -1,7 +1,7 @@
 // What was typed and not sent, kept on this device: a draft for each room, failed messages, and how far one has read.
 
 /** @typedef {{ epoch: string | null, serial: number, time: number }} ReadMark */
-/** @typedef {{ id: string, text: string, queuedAt: number, reason: string | null, message: string }} FailedMessage */
+/** @typedef {{ id: string, event?: string, data?: any, text: string, queuedAt: number, reason: string | null, message: string }} FailedMessage */
 
 export class RoomMemory {
   #client;

@@ -77,7 +77,7 @@ export class Fold {
       if (typeof client === "string" && isWhole(through) && through >= 1 && through < envelope.serial) this.saw(client, through);
     } else if (event === "member" || event === "room") {
       const notice = noticeOf(envelope);
-      if (notice !== null) this.#notices.set(notice.serial, notice);
+      if (notice !== null) this.note(notice);
     }
   }
 
@@ -90,6 +90,11 @@ export class Fold {
     entry.through = through;
     entry.shown = null;
     for (const serial of entry.events.keys()) if (serial <= through) entry.events.delete(serial);
+  }
+
+  /** @param {Notice} notice As another fold had it. */
+  note(notice) {
+    this.#notices.set(notice.serial, notice);
   }
 
   /** @param {string} client @param {number} through It has seen everything up to there. */
@@ -112,6 +117,22 @@ export class Fold {
     const state = structuredClone(entry.state);
     for (const at of [...entry.events.keys()].sort((a, b) => a - b)) apply(state, /** @type {Envelope} */ (entry.events.get(at)));
     return (entry.shown = state);
+  }
+
+  /**
+   * Forgets messages before `serial`, to be learnt from the log again. What the log said about them is kept, and so are
+   * those that came folded: both cannot be had again with the message.
+   *
+   * @param {number} serial
+   */
+  dropBefore(serial) {
+    for (const [at, entry] of this.#entries) {
+      if (at >= serial || entry.state === null || entry.through > at) continue;
+      if (entry.events.size === 0) this.#entries.delete(at);
+      else Object.assign(entry, { state: null, through: 0, shown: null });
+    }
+    for (const at of this.#notices.keys()) if (at < serial) this.#notices.delete(at);
+    this.#order = null;
   }
 
   /** What happened to the room and its members, by serial. */
@@ -145,6 +166,14 @@ export class Fold {
     entry.events.set(envelope.serial, envelope);
     entry.shown = null;
   }
+}
+
+/** A message with what is on its way to the log on top of it. @param {Folded} message @param {readonly Envelope[]} envelopes @returns {Folded} */
+export function withPending(message, envelopes) {
+  if (envelopes.length === 0) return message;
+  const state = structuredClone(message);
+  for (const envelope of envelopes) apply(state, envelope);
+  return state;
 }
 
 /** The state of a message through its own serial; null where it is not a valid one. @param {Envelope} envelope @returns {Folded | null} */

@@ -1,33 +1,9 @@
 // Finds addresses in what people type. Pure. Only http and https become links, whatever else looks like one.
 
-/** @typedef {{ text: string, href: string | null }} Part */
-
-const CANDIDATE = /\bhttps?:\/\/[^\s<>"]+/gi;
+const AT = /https?:\/\/[^\s<>"]+/iy;
 const TRAILING = /[.,:;!?'’”»*_~]$/;
 /** @type {Record<string, string>} */
 const PAIRS = { ")": "(", "]": "[", "}": "{" };
-
-/**
- * The text in pieces, in order and without a loss: joined they are the text again.
- *
- * @param {string} text
- * @returns {Part[]}
- */
-export function splitLinks(text) {
-  /** @type {Part[]} */
-  const parts = [];
-  let at = 0;
-  for (const match of text.matchAll(CANDIDATE)) {
-    const shown = trimmed(match[0]);
-    const href = safeHref(shown);
-    if (href === null) continue;
-    if (match.index > at) parts.push({ text: text.slice(at, match.index), href: null });
-    parts.push({ text: shown, href });
-    at = match.index + shown.length;
-  }
-  if (at < text.length) parts.push({ text: text.slice(at), href: null });
-  return parts;
-}
 
 /** Without the punctuation of the sentence around it: a closing bracket belongs to it only if it was opened in it. @param {string} url */
 function trimmed(url) {
@@ -40,8 +16,18 @@ function trimmed(url) {
   }
 }
 
-/** @param {string} text */
-function safeHref(text) {
+/** The address that begins at `at`, as it is written and as it leads. @param {string} text @param {number} at */
+export function linkAt(text, at) {
+  AT.lastIndex = at;
+  const match = AT.exec(text);
+  if (match === null) return null;
+  const shown = trimmed(match[0]);
+  const href = safeHref(shown);
+  return href === null ? null : { text: shown, href };
+}
+
+/** @param {string} text @returns {string | null} The address; null where it may not become a link. */
+export function safeHref(text) {
   let url;
   try {
     url = new URL(text);

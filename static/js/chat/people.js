@@ -30,6 +30,28 @@ export class People {
     return known ?? clientName(client);
   }
 
+  /** Whether this is the client id of somebody whose name is known. @param {string} client */
+  knows(client) {
+    return this.#names.has(client);
+  }
+
+  /** Those whose id or name begins so, or has a word that does. @param {string} text @param {number} most */
+  matching(text, most) {
+    const wanted = text.toLowerCase();
+    const found = [...this.#names].filter(([client, name]) => [client, ...name.split(/\s+/)].some((each) => each.toLowerCase().startsWith(wanted)));
+    return found.slice(0, most).map(([client, name]) => ({ client, name }));
+  }
+
+  /** @param {{ client: string, name: string }[]} found */
+  learn(found) {
+    let isNew = false;
+    for (const { client, name } of found) {
+      isNew ||= this.#names.get(client) !== name;
+      this.#names.set(client, name);
+    }
+    if (isNew) this.#onChange();
+  }
+
   /** @param {string} client */
   #want(client) {
     this.#asked.add(client);

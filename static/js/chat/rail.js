@@ -1,65 +1,148 @@
-// The list of rooms: the drawer it is on a phone, drafts, and what is new in the rooms one is not in.
+// The list of rooms: what is new in each, drafts, who is here of those one talks with.
+//
+// The server says how much is new when the page is loaded and when rooms come or go; in between the channels of the
+// rooms say it, and receipts of ours, from another window, take it back.
 
-import { find } from "../dom.js";
+import { el, find, icon } from "../dom.js";
+import { paintPerson } from "../shell.js";
 import { counted } from "../words.js";
+import { ask } from "./api.js";
+import { client, data, me, memory, room as current } from "./page.js";
 
-/** @typedef {import("../../seriatim/client.js").Client} Client */
-/** @typedef {import("./drafts.js").RoomMemory} RoomMemory */
+/** @typedef {{ slug: string, name: string, topic: string, kind: string, channel: string, role: string | null, muted_until: number | null, unread: number, mentions: number, last_time: number, with?: string }} RoomInfo */
 
 /** A channel for each room costs the server little, but not nothing. */
 const FOLLOWED_MOST = 40;
+const RELOAD_AFTER_MS = 200;
+
+/** @type {Map<string, RoomInfo>} By slug, in the order of the list. */
+const rooms = new Map();
+/** @type {Set<string>} */
+const followed = new Set();
+/** @type {number | undefined} */
+let timer;
+
+/** @returns {RoomInfo[]} */
+export const knownRooms = () => [...rooms.values()];
 
 /** @returns {HTMLAnchorElement[]} */
 function links() {
   return [...document.querySelectorAll("#rail a[data-channel]")].map((link) => /** @type {HTMLAnchorElement} */ (link));
 }
 
-/** Shows "Draft" on every room that has one. @param {RoomMemory} memory */
-export function drawDrafts(memory) {
+/** Shows "Draft" on every room that has one. */
+export function drawDrafts() {
   for (const link of links()) find("[data-draft]", link).hidden = memory.draft(link.dataset.slug ?? "") === "";
 }
 
-/**
- * Counts what is new in the other rooms, from where this device has read them to.
- *
- * @param {Client} client
- * @param {RoomMemory} memory
- */
-export function followOthers(client, memory) {
-  for (const link of links().slice(0, FOLLOWED_MOST)) {
-    if (link.hasAttribute("aria-current")) continue;
-    const slug = link.dataset.slug ?? "";
-    const channel = client.channel(link.dataset.channel ?? "", { from: "head" });
-    let unread = 0;
-    const draw = () => {
-      const badge = find("[data-unread]", link);
-      badge.hidden = unread === 0;
-      badge.replaceChildren(unread > 99 ? "99+" : String(unread), unreadWords(unread));
-      link.classList.toggle("unread", unread > 0);
-    };
-    let isFirst = true;
-    channel.on("attached", ({ epoch, head }) => {
-      if (!isFirst) return; // A resume: what came meanwhile arrives as messages.
-      isFirst = false;
-      const mark = memory.readMark(slug);
-      unread = mark !== null && mark.epoch === epoch ? Math.max(0, head - mark.serial) : head;
-      draw();
-    });
-    channel.on("message", () => {
-      unread += 1;
-      draw();
+/** Asks the server for the rooms, a moment from now: several reasons make one request. */
+export function reloadRooms() {
+  clearTimeout(timer);
+  timer = setTimeout(async () => {
+    try {
+      const answer = await ask("GET", "/chat/rooms");
+      rooms.clear();
+      for (const each of /** @type {RoomInfo[]} */ (answer.rooms)) rooms.set(each.slug, each);
+      const here = rooms.get(current.slug);
+      if (here) Object.assign(current, { role: here.role, muted_until: here.muted_until, name: here.name, topic: here.topic });
+      dispatchEvent(new CustomEvent("rooms"));
+      drawRail();
+      followOthers();
+    } catch {
+      // The list that came with the page stands. The next change asks again.
+    }
+  }, RELOAD_AFTER_MS);
+}
+
+/** Follows our inbox: rooms that come, go or change are told there. */
+export function followInbox() {
+  if (typeof data.inbox !== "string") return;
+  const inbox = client.channel(data.inbox, { from: "head" });
+  inbox.on("message", reloadRooms);
+  inbox.attach().catch(() => {});
+  reloadRooms();
+}
+
+function drawRail() {
+  const had = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.slug : undefined;
+  const all = knownRooms();
+  find("[data-rooms]").replaceChildren(...all.filter((each) => each.kind !== "direct").map(item));
+  const direct = all.filter((each) => each.kind === "direct");
+  find("[data-direct]").replaceChildren(...direct.map(item));
+  find("[data-direct-title]").hidden = direct.length === 0;
+  drawDrafts();
+  for (const each of all) drawUnread(each.slug);
+  if (had !== undefined) links().find((link) => link.dataset.slug === had)?.focus();
+}
+
+/** @param {RoomInfo} room */
+function item({ slug, name, kind, channel, with: other }) {
+  const isPrivate = kind === "private";
+  /** @type {Node} */
+  let sign = icon(isPrivate ? "lock" : "room");
+  if (other !== undefined) {
+    const portrait = el("span", { class: "av s", "aria-hidden": "true" });
+    paintPerson(portrait, other, name);
+    sign = portrait;
+  }
+  const link = el(
+    "a",
+    { href: `/chat/${slug}/`, "data-channel": channel, "data-slug": slug, "aria-current": slug === current.slug ? "page" : null },
+    sign,
+    el("span", { class: "ell grow" }, name, isPrivate ? el("span", { class: "sr" }, ", private") : null),
+    el("span", { class: "draft", "data-draft": true, hidden: true }, "Draft"),
+    el("span", { class: "count", "data-unread": true, hidden: true }),
+  );
+  return el("li", {}, link);
+}
+
+/** @param {string} slug */
+function drawUnread(slug) {
+  const link = links().find((each) => each.dataset.slug === slug);
+  const info = rooms.get(slug);
+  if (!link || !info) return;
+  // What is on the screen is being read: nothing is counted twice.
+  const unread = slug === current.slug ? 0 : info.unread;
+  const isForMe = unread > 0 && (info.mentions > 0 || info.kind === "direct");
+  const badge = find("[data-unread]", link);
+  badge.hidden = unread === 0;
+  badge.classList.toggle("you", isForMe);
+  badge.replaceChildren(unread > 99 ? "99+" : String(unread), el("span", { class: "sr" }, ` ${counted(unread, "new message")}${info.mentions > 0 ? ", you are mentioned" : ""}`));
+  link.classList.toggle("unread", unread > 0);
+}
+
+/** Counts what comes in the other rooms. */
+function followOthers() {
+  for (const { slug, channel: name } of knownRooms().slice(0, FOLLOWED_MOST)) {
+    if (slug === current.slug || followed.has(slug)) continue;
+    followed.add(slug);
+    const channel = client.channel(name, { from: "head" });
+    channel.on("message", ({ event, client: by, data: said, serial }) => {
+      const info = rooms.get(slug);
+      if (!info) return;
+      if (event === "message" && by !== me && by !== null) {
+        info.unread += 1;
+        if (Array.isArray(said?.mentions) && said.mentions.includes(me)) info.mentions += 1;
+      } else if (event === "receipt" && by === me && said?.through >= serial - 1) Object.assign(info, { unread: 0, mentions: 0 });
+      else if (event === "receipt" && by === me) reloadRooms();
+      else return;
+      drawUnread(slug);
     });
     // A room that was closed to us in the meantime says nothing here; its page will.
     channel.attach().catch(() => {});
   }
 }
 
-/** @param {number} unread */
-function unreadWords(unread) {
-  const words = document.createElement("span");
-  words.className = "sr";
-  words.textContent = ` ${counted(unread, "new message")}`;
-  return words;
+/** Says that everything in all rooms is read. */
+export function markAllRead() {
+  for (const info of knownRooms()) {
+    if (info.slug === current.slug || info.unread === 0) continue;
+    const channel = client.channel(info.channel);
+    const through = channel.head;
+    if (through > 0) channel.publish({ through }, { event: "receipt" }).catch(() => {});
+    Object.assign(info, { unread: 0, mentions: 0 });
+    drawUnread(info.slug);
+  }
 }
 
 /** Alt and an arrow leads to the next room. @param {KeyboardEvent} event @returns {boolean} */
@@ -72,45 +155,9 @@ export function goToNeighbour(event) {
   return next !== undefined;
 }
 
-/**
- * A part of the page that opens over the rest on a small screen, and is simply there on a large one.
- *
- * @param {object} parts
- * @param {HTMLElement} parts.sheet
- * @param {HTMLElement} parts.opener
- * @param {HTMLElement} parts.closer
- * @param {HTMLElement[]} parts.rest Out of reach while it is open.
- * @param {string} parts.bodyClass
- */
-export function sheet({ sheet, opener, closer, rest, bodyClass }) {
-  const role = sheet.getAttribute("role") ?? "region";
-  const isOpen = () => document.body.classList.contains(bodyClass);
-  /** @param {boolean} open */
-  const set = (open) => {
-    if (open === isOpen()) return;
-    document.body.classList.toggle(bodyClass, open);
-    opener.setAttribute("aria-expanded", String(open));
-    for (const each of rest) each.inert = open;
-    // Over the rest it is a dialog; beside it, what its element says.
-    sheet.setAttribute("role", open ? "dialog" : role);
-    if (open) sheet.setAttribute("aria-modal", "true");
-    else sheet.removeAttribute("aria-modal");
-    (open ? closer : opener).focus();
-  };
-  opener.addEventListener("click", () => set(!isOpen()));
-  closer.addEventListener("click", () => set(false));
-  addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && isOpen()) {
-      event.preventDefault();
-      set(false);
-    }
-  });
-  addEventListener("click", (event) => {
-    // The veil is the body's own.
-    if (isOpen() && event.target instanceof Element && !sheet.contains(event.target) && !opener.contains(event.target)) set(false);
-  });
-  // Where it is simply there, nothing may stay out of reach.
-  addEventListener("resize", () => {
-    if (isOpen() && getComputedStyle(closer).display === "none") set(false);
-  });
+/** Leads to the next room with something new. @returns {boolean} */
+export function goToUnread() {
+  const next = links().find((link) => link.classList.contains("unread"));
+  next?.click();
+  return next !== undefined;
 }

@@ -9,8 +9,12 @@ export class Scroller {
   #box;
   #isAtBottom = true;
   #height = 0;
+  /** Set while we change the content ourselves: moving the view then is no reading. */
+  #isChanging = false;
   /** @type {() => void} */
   onMove = () => {};
+  /** Whether the bottom of what is in the document is the newest there is. @type {() => boolean} */
+  isNewest = () => true;
 
   /** @param {HTMLElement} box */
   constructor(box) {
@@ -35,6 +39,16 @@ export class Scroller {
     return this.#box.scrollTop;
   }
 
+  /** From the next change of the content on the view is at the bottom. */
+  follow() {
+    this.#isAtBottom = true;
+  }
+
+  /** The view is somewhere in the past, wherever it stands now. */
+  release() {
+    this.#isAtBottom = false;
+  }
+
   toBottom() {
     this.#isAtBottom = true;
     this.#box.scrollTop = this.#box.scrollHeight;
@@ -47,14 +61,14 @@ export class Scroller {
    */
   around(change) {
     const anchor = this.#isAtBottom ? null : this.#anchor();
+    this.#isChanging = true;
     change();
-    if (anchor === null) {
-      this.toBottom();
-      return;
+    if (anchor === null) this.toBottom();
+    else {
+      const moved = anchor.node.isConnected ? anchor.node.getBoundingClientRect().top - anchor.top : 0;
+      if (moved !== 0) this.#box.scrollTop += moved;
     }
-    const moved = anchor.node.isConnected ? anchor.node.getBoundingClientRect().top - anchor.top : 0;
-    if (moved !== 0) this.#box.scrollTop += moved;
-    this.#look();
+    this.#isChanging = false;
   }
 
   /** The first message that is in view. */
@@ -68,8 +82,9 @@ export class Scroller {
   }
 
   #look() {
+    if (this.#isChanging) return;
     const left = this.#box.scrollHeight - this.#box.clientHeight - this.#box.scrollTop;
-    this.#isAtBottom = left < NEAR_PX;
+    this.#isAtBottom = left < NEAR_PX && this.isNewest();
     this.onMove();
   }
 }

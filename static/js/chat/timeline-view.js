@@ -1,13 +1,14 @@
-// Draws the rows of a room. Elements are kept by key, so that focus, selection and what is being read stay where they are.
+// Draws rows. Elements are kept by key, so that focus, selection and what is being read stay where they are.
+//
+// Only a window of the rows is in the document, however many there are. It moves along with reading, a step at a time,
+// and its size is bounded in both directions; who moves it holds what is on the screen still (scroller.js).
 
-import { el, icon } from "../dom.js";
-import { paintPerson } from "../shell.js";
-import { clock, count, fullTime } from "../words.js";
-import { ACTION_LABELS, gapText, stateLine } from "./copy.js";
-import { splitLinks } from "./links.js";
+import { el } from "../dom.js";
+import { clock, count, counted } from "../words.js";
+import { gapText, noticeText, stateLine } from "./copy.js";
+import { fillMessage, fillOwn, messageSignature } from "./message-view.js";
 
-/** @typedef {import("./timeline.js").Row} Row */
-/** @typedef {import("./copy.js").Action} Action */
+/** @typedef {import("./rows.js").Row} Row */
 /** @typedef {import("./copy.js").StateLine} StateLine */
 
 /**
@@ -15,36 +16,107 @@ import { splitLinks } from "./links.js";
  * @property {string} me
  * @property {number} now
  * @property {number | null} retentionDays
+ * @property {string} prefix Of the ids of elements: "m" in the room, "t" in a thread.
  * @property {(client: string | null) => string} nameOf
  */
 
+/** Rows in the document at most. */
+export const ROWS_MOST = 180;
+/** So many rows the window moves at once. */
+const STEP = 30;
+/** So many rows stand in the document while one reads at the bottom. */
+const ROWS_AT_BOTTOM = 100;
+
 export class TimelineView {
   #list;
-  #onAction;
   /** @type {Map<string, { node: HTMLLIElement, signature: string }>} */
   #drawn = new Map();
+  /** @type {readonly Row[]} */
+  #rows = [];
+  /** The key of the first row in the document; null: the newest rows. @type {string | null} */
+  #first = null;
+  #start = 0;
+  #end = 0;
 
-  /**
-   * @param {HTMLElement} list
-   * @param {(id: string, action: Action) => void} onAction A button on a message of ours.
-   */
-  constructor(list, onAction) {
+  /** @param {HTMLElement} list */
+  constructor(list) {
     this.#list = list;
-    this.#onAction = onAction;
-    list.addEventListener("click", (event) => {
-      const button = event.target instanceof Element ? event.target.closest("button[data-action]") : null;
-      if (!(button instanceof HTMLElement)) return;
-      const id = button.closest("li")?.dataset.own;
-      if (id) this.#onAction(id, /** @type {Action} */ (button.dataset.action));
-    });
+  }
+
+  /** How many rows there are above and below the window. */
+  get beyond() {
+    return { above: this.#start, below: this.#rows.length - this.#end };
+  }
+
+  /** From now on the newest rows. */
+  follow() {
+    this.#first = null;
   }
 
   /**
    * @param {readonly Row[]} rows
    * @param {RowContext} context
+   * @param {boolean} follows Whether one reads at the bottom.
    * @returns {number | null} When to draw again although nothing happened.
    */
-  draw(rows, context) {
+  draw(rows, context, follows) {
+    const wasAtEnd = this.#end === this.#rows.length;
+    const length = Math.max(this.#end - this.#start, 1);
+    this.#rows = rows;
+    const found = this.#first === null || (follows && wasAtEnd) ? -1 : rows.findIndex((row) => row.key === this.#first);
+    if (found < 0) {
+      this.#end = rows.length;
+      this.#start = Math.max(0, this.#end - ROWS_AT_BOTTOM);
+    } else {
+      this.#start = found;
+      this.#end = wasAtEnd ? Math.min(rows.length, found + ROWS_MOST) : Math.min(rows.length, found + length);
+    }
+    return this.#render(context);
+  }
+
+  /**
+   * Moves the window a step, up or down.
+   *
+   * @param {-1 | 1} by
+   * @param {RowContext} context
+   * @returns {boolean} Whether there was anything to move to.
+   */
+  move(by, context) {
+    const { above, below } = this.beyond;
+    if ((by < 0 ? above : below) === 0) return false;
+    if (by < 0) {
+      this.#start = Math.max(0, this.#start - STEP);
+      this.#end = Math.min(this.#end, this.#start + ROWS_MOST);
+    } else {
+      this.#end = Math.min(this.#rows.length, this.#end + STEP);
+      this.#start = Math.max(this.#start, this.#end - ROWS_MOST);
+    }
+    this.#render(context);
+    return true;
+  }
+
+  /**
+   * Brings the row with this key into the document.
+   *
+   * @param {(row: Row) => boolean} isWanted
+   * @param {RowContext} context
+   * @returns {HTMLLIElement | null}
+   */
+  show(isWanted, context) {
+    const index = this.#rows.findIndex(isWanted);
+    if (index < 0) return null;
+    if (index < this.#start || index >= this.#end) {
+      this.#start = Math.max(0, index - ROWS_MOST / 3);
+      this.#end = Math.min(this.#rows.length, this.#start + ROWS_AT_BOTTOM);
+      this.#render(context);
+    }
+    return this.#drawn.get(this.#rows[index].key)?.node ?? null;
+  }
+
+  /** @param {RowContext} context */
+  #render(context) {
+    const rows = this.#rows.slice(this.#start, this.#end);
+    this.#first = rows[0]?.key ?? null;
     let againAt = Infinity;
     const keys = new Set(rows.map((row) => row.key));
     for (const [key, { node }] of this.#drawn) {
@@ -70,10 +142,16 @@ export class TimelineView {
     const drawn = this.#drawn.get(row.key);
     if (drawn?.signature === signature) return drawn.node;
     const node = drawn?.node ?? el("li");
-    const hadFocus = drawn !== undefined && node.contains(document.activeElement) && document.activeElement !== node;
+    const active = drawn === undefined || !node.contains(document.activeElement) || document.activeElement === node ? null : document.activeElement;
+    const attribute = active === null ? null : ["data-react", "data-do", "data-action"].find((each) => active.hasAttribute(each));
+    const bar = active?.closest(".hovbar") ?? null;
     fill(node, row, state, context);
-    // A button that was replaced, such as "Send now", must not drop the focus on the floor.
-    if (hadFocus) (node.querySelector("button") ?? node).focus();
+    // What had the focus was replaced: its like takes it, so that it is not dropped on the floor.
+    if (active !== null && bar === null) {
+      const like = attribute ? node.querySelector(`[${attribute}="${CSS.escape(active.getAttribute(attribute) ?? "")}"]`) : null;
+      const heir = like ?? node.querySelector("button") ?? node;
+      /** @type {HTMLElement} */ (heir).focus();
+    }
     this.#drawn.set(row.key, { node, signature });
     return node;
   }
@@ -83,7 +161,7 @@ export class TimelineView {
 function signatureOf(row, state, context) {
   switch (row.kind) {
     case "message":
-      return `m ${row.message.serial} ${row.continues} ${row.isSent} ${context.nameOf(row.message.client)}`;
+      return messageSignature(row, context);
     case "own":
       return `o ${row.continues} ${state?.bead} ${state?.text} ${state?.actions} ${context.nameOf(context.me)} ${row.own.text}`;
     case "day":
@@ -92,8 +170,12 @@ function signatureOf(row, state, context) {
       return `${row.gap.from} ${row.gap.to}`;
     case "new":
       return `${row.newSince.count}`;
+    case "notice":
+      return noticeText(row.notice, context.nameOf);
     case "past":
       return `${row.through}`;
+    case "replies":
+      return `${row.count}`;
     case "beginning":
       return "";
   }
@@ -102,6 +184,7 @@ function signatureOf(row, state, context) {
 /** @param {HTMLLIElement} node @param {Row} row @param {StateLine | null} state @param {RowContext} context */
 function fill(node, row, state, context) {
   if (row.kind !== "message") node.removeAttribute("id");
+  if (row.kind !== "message") delete node.dataset.serial;
   // Not even for a moment where it is needed: an element that cannot be focused loses the focus it has.
   if (row.kind !== "message" && row.kind !== "own") node.removeAttribute("tabindex");
   delete node.dataset.own;
@@ -109,90 +192,29 @@ function fill(node, row, state, context) {
     case "message":
       return fillMessage(node, row, context);
     case "own":
-      node.dataset.own = row.own.id;
-      node.className = `msg own ${row.continues ? "cont" : ""}`.trim();
-      node.tabIndex = -1;
-      node.replaceChildren(
-        ...(row.continues ? [] : [portrait(context.me, context)]),
-        el("div", { class: "body" }, byLine(context.nameOf(context.me), row.time, null, row.continues), words(row.own.text), state && stateNode(state)),
-      );
-      return;
+      return fillOwn(node, row, state, context);
     case "day":
       node.className = "rule";
-      node.replaceChildren(row.label);
-      return;
-    case "new":
+      return node.replaceChildren(row.label);
+    case "new": {
+      const { count: number, isMore, since } = row.newSince;
       node.className = "rule new";
-      node.replaceChildren(`${count(row.newSince.count)} new since ${clock(row.newSince.since)}`);
-      return;
+      return node.replaceChildren(`${isMore ? `Over ${count(number)}` : count(number)} new since ${clock(since)}`);
+    }
+    case "replies":
+      node.className = "rule";
+      return node.replaceChildren(row.count === 0 ? "No replies yet" : counted(row.count, "reply", "replies"));
+    case "notice":
+      node.className = "note-row";
+      return node.replaceChildren(noticeText(row.notice, context.nameOf), " ", el("time", { datetime: new Date(row.notice.time).toISOString() }, clock(row.notice.time)));
     case "gap":
       node.className = "gap";
-      node.replaceChildren(el("span", {}, gapText(row.gap, context.retentionDays)));
-      return;
+      return node.replaceChildren(el("span", {}, gapText(row.gap, context.retentionDays)));
     case "past":
       node.className = "gap";
-      node.replaceChildren(el("span", {}, gapText({ from: 1, to: row.through, reason: "retention" }, context.retentionDays)));
-      return;
+      return node.replaceChildren(el("span", {}, gapText({ from: 1, to: row.through, reason: "retention" }, context.retentionDays)));
     case "beginning":
       node.className = "beginning";
-      node.replaceChildren(el("b", {}, "The beginning of the room."), " Message #1 is below.");
+      return node.replaceChildren(el("b", {}, "The beginning of the room."));
   }
-}
-
-/** @param {HTMLLIElement} node @param {Extract<Row, { kind: "message" }>} row @param {RowContext} context */
-function fillMessage(node, { message, continues, isSent }, context) {
-  const { serial, client, time } = message;
-  node.className = `msg ${continues ? "cont" : ""}`.trim();
-  node.id = `m${serial}`;
-  node.tabIndex = -1;
-  const text = message.text ?? "This message cannot be shown here.";
-  node.replaceChildren(
-    continues
-      ? el("a", { class: "serial", href: `#m${serial}`, tabindex: "-1", "aria-hidden": "true" }, `#${serial}`)
-      : portrait(client, context),
-    el(
-      "div",
-      { class: "body" },
-      byLine(context.nameOf(client), time, serial, continues),
-      message.text === null ? el("p", { class: "gone" }, text) : words(text),
-      isSent ? stateNode({ bead: "full", text: "Sent", actions: [], againAt: null }) : null,
-    ),
-  );
-}
-
-/** @param {string | null} client @param {RowContext} context */
-function portrait(client, context) {
-  const node = el("span", { class: "av l", "aria-hidden": "true" });
-  paintPerson(node, client ?? "", context.nameOf(client));
-  return node;
-}
-
-/** @param {string} name @param {number} time @param {number | null} serial @param {boolean} continues In a run only for who listens. */
-function byLine(name, time, serial, continues) {
-  const when = el("time", { datetime: new Date(time).toISOString(), title: fullTime(time) }, clock(time));
-  return el("p", { class: continues ? "sr" : "by" }, el("b", {}, name), " ", when, serial === null ? null : el("span", { class: "num" }, `#${serial}`));
-}
-
-/** The text of a message: as text only, with its addresses as links. @param {string} text */
-function words(text) {
-  const node = el("p", { class: "text", dir: "auto" });
-  for (const part of splitLinks(text)) {
-    node.append(
-      part.href === null
-        ? part.text
-        : el("a", { href: part.href, rel: "noopener noreferrer nofollow ugc", target: "_blank" }, part.text),
-    );
-  }
-  return node;
-}
-
-/** @param {StateLine} state */
-function stateNode({ bead, text, actions }) {
-  if (text === "") return null;
-  const sign = bead === "bad" ? icon("close") : el("span", { class: `bead ${bead === "full" ? "full" : ""}`.trim() });
-  const buttons = actions.flatMap((action) => [
-    " ",
-    el("button", { class: "link", type: "button", "data-action": action }, ACTION_LABELS[action]),
-  ]);
-  return el("p", { class: `st ${bead === "bad" ? "bad" : ""}`.trim() }, sign, el("span", {}, text, ...buttons));
 }

@@ -1,19 +1,23 @@
-// What a room shows, as data: messages by serial, our own that are not stored yet, holes, and the rows they make. Pure.
+// What a room shows, as data: the fold of its log as far as it is known, our own that is not stored yet, and holes. Pure.
 //
 // A message of ours is first a pending one, in the order of sending, below everything; when the log delivers it, it takes
-// its place by serial. Serials decide the order and what is doubled, never times.
+// its place by serial. Serials decide the order and what is doubled, never times. What is known are ranges of serials:
+// the newest grows with the stream, others come from jumping into the past; ranges that touch are one. One is shown.
 
-import { dayKey, dayLabel } from "../words.js";
+import { Fold } from "./fold.js";
+import { addSpan, cutBefore, holes, spanAt } from "./spans.js";
 
 /** @typedef {import("../../seriatim/frames.js").MessageFrame} MessageFrame */
 /** @typedef {import("../../seriatim/frames.js").HistoryFrame} HistoryFrame */
 /** @typedef {import("../../seriatim/outbox.js").OutboxEntry} OutboxEntry */
-
-/** @typedef {{ serial: number, id: string, client: string | null, time: number, text: string | null }} Message */
+/** @typedef {import("./fold.js").Folded} Folded */
+/** @typedef {import("./spans.js").Span} Span */
 
 /**
- * @typedef {object} Own A message of ours that the log has not delivered yet.
+ * @typedef {object} Own Something of ours that the log has not delivered yet.
  * @property {string} id
+ * @property {string} event `message`, or `edit`, `delete` and `react`, which change one that is there.
+ * @property {any} data
  * @property {string} text
  * @property {"pending" | "waiting" | "sent" | "failed"} state
  * @property {string | null} reason
@@ -23,12 +27,27 @@ import { dayKey, dayLabel } from "../words.js";
  */
 
 /** @typedef {{ from: number, to: number, reason: string }} Gap */
-/** @typedef {{ serial: number, count: number, since: number }} NewSince From behind this serial on it is new. */
+/** @typedef {{ serial: number, count: number, isMore: boolean, since: number }} NewSince From behind this serial on it is new. */
+
+/**
+ * @typedef {object} Page Messages as the server folded them, and the range of serials that they cover.
+ * @property {string | null} epoch
+ * @property {number} oldest
+ * @property {number} through
+ * @property {number} from
+ * @property {number} to
+ * @property {Folded[]} messages
+ * @property {import("./fold.js").Notice[]} [notices]
+ * @property {Record<string, number>} [receipts]
+ */
 
 /**
  * @typedef {object} Timeline
  * @property {string | null} epoch
- * @property {readonly Message[]} messages By serial.
+ * @property {Fold} fold Shared by the timelines of an epoch: it only learns.
+ * @property {readonly Span[]} spans What is known of the log, holes that were explained among it.
+ * @property {number} logFrom From here on everything came from the log itself; nothing may be missing.
+ * @property {number | null} shown A serial in the range that is shown; null: the newest.
  * @property {readonly Gap[]} gaps By serial; none overlaps a message.
  * @property {readonly Own[]} own In the order of sending.
  * @property {number | null} oldest The oldest serial that the log retains, once it is known.
@@ -37,33 +56,27 @@ import { dayKey, dayLabel } from "../words.js";
  * @property {number} doubled How many deliveries were dropped because they were here already.
  */
 
-/**
- * @typedef {{ key: string } & (
- *   { kind: "day", label: string }
- *   | { kind: "message", message: Message, continues: boolean, isSent: boolean }
- *   | { kind: "own", own: Own, continues: boolean, isFirst: boolean, time: number }
- *   | { kind: "gap", gap: Gap }
- *   | { kind: "past", through: number }
- *   | { kind: "beginning" }
- *   | { kind: "new", newSince: NewSince })} Row
- */
-
-/** A run of one author is joined as long as nobody waits longer than this. */
-const RUN_MS = 5 * 60_000;
+const CHANGES = new Set(["edit", "delete", "react"]);
 
 /** @returns {Timeline} */
 export function emptyTimeline() {
-  return { epoch: null, messages: [], gaps: [], own: [], oldest: null, newSince: null, sentHere: new Set(), doubled: 0 };
-}
-
-/** @param {MessageFrame} frame @returns {Message} */
-export function toMessage({ serial, id, client, time, data }) {
-  const text = typeof data === "object" && data !== null && typeof data.text === "string" ? data.text : null;
-  return { serial, id, client, time, text };
+  return {
+    epoch: null,
+    fold: new Fold(),
+    spans: [],
+    logFrom: Infinity,
+    shown: null,
+    gaps: [],
+    own: [],
+    oldest: null,
+    newSince: null,
+    sentHere: new Set(),
+    doubled: 0,
+  };
 }
 
 /**
- * Takes messages, live or of the past, in any order.
+ * Takes what the stream delivers.
  *
  * @param {Timeline} timeline
  * @param {readonly MessageFrame[]} frames
@@ -71,27 +84,29 @@ export function toMessage({ serial, id, client, time, data }) {
  * @returns {Timeline}
  */
 export function receive(timeline, frames, me) {
-  const fresh = frames.filter((frame) => at(timeline.messages, frame.serial) === null).map(toMessage);
-  const doubled = timeline.doubled + frames.length - fresh.length;
-  if (fresh.length === 0) return { ...timeline, doubled };
-  const messages = [...timeline.messages, ...fresh];
-  const isSorted = messages.every((message, index) => index === 0 || messages[index - 1].serial < message.serial);
-  if (!isSorted) messages.sort((a, b) => a.serial - b.serial);
-  const mine = new Set(fresh.filter((message) => message.client === me).map((message) => message.id));
+  let { spans, doubled, logFrom } = timeline;
+  /** @type {Set<string>} */
+  const mine = new Set();
+  for (const frame of frames) {
+    if (spanAt(spans, frame.serial)) {
+      doubled += 1;
+      continue;
+    }
+    timeline.fold.add(frame);
+    spans = addSpan(spans, frame.serial, frame.serial);
+    logFrom = Math.min(logFrom, frame.serial);
+    if (frame.client === me) mine.add(frame.id);
+  }
   const delivered = timeline.own.filter((own) => mine.has(own.id));
-  if (delivered.length === 0) return { ...timeline, messages, doubled };
-  return {
-    ...timeline,
-    messages,
-    doubled,
-    own: timeline.own.filter((own) => !mine.has(own.id)),
-    // In the log is stored: `published` may come behind the message itself.
-    sentHere: new Set([...timeline.sentHere, ...delivered.map((own) => own.id)]),
-  };
+  const next = { ...timeline, spans, doubled, logFrom };
+  if (delivered.length === 0) return next;
+  // In the log is stored: `published` may come behind the message itself.
+  const sentHere = new Set([...timeline.sentHere, ...delivered.map((own) => own.id)]);
+  return { ...next, sentHere, own: timeline.own.filter((own) => !mine.has(own.id)) };
 }
 
 /**
- * Takes a page of the past.
+ * Takes a page of the log.
  *
  * @param {Timeline} timeline
  * @param {HistoryFrame} page
@@ -107,6 +122,23 @@ export function receivePage(timeline, page, me) {
 }
 
 /**
+ * Takes a page that the server has folded: of any place in the past.
+ *
+ * @param {Timeline} timeline
+ * @param {Page} page
+ * @returns {Timeline}
+ */
+export function receiveFolded(timeline, page) {
+  if (timeline.epoch !== null && page.epoch !== timeline.epoch) return timeline;
+  for (const message of page.messages) timeline.fold.seed(message, page.through);
+  for (const notice of page.notices ?? []) timeline.fold.note(notice);
+  for (const [client, through] of Object.entries(page.receipts ?? {})) timeline.fold.saw(client, through);
+  // The stream delivers what is behind its position itself: only then does it stand here.
+  const to = Math.min(page.to, newest(timeline));
+  return { ...timeline, spans: addSpan(timeline.spans, page.from, to), oldest: Math.max(page.oldest, timeline.oldest ?? 0) };
+}
+
+/**
  * The stream said that serials cannot be had.
  *
  * @param {Timeline} timeline
@@ -116,7 +148,7 @@ export function receivePage(timeline, page, me) {
 export function skip(timeline, gap) {
   if (gap.to < gap.from) return timeline;
   const gaps = [...timeline.gaps, gap].sort((a, b) => a.from - b.from);
-  return { ...timeline, gaps };
+  return { ...timeline, gaps, spans: addSpan(timeline.spans, gap.from, gap.to) };
 }
 
 /**
@@ -128,45 +160,39 @@ export function skip(timeline, gap) {
  */
 export function beginEpoch(timeline, epoch) {
   if (timeline.epoch === epoch) return timeline;
-  if (timeline.epoch === null && timeline.messages.length === 0) return { ...timeline, epoch };
-  return { ...timeline, epoch, messages: [], gaps: [], oldest: null, newSince: null };
+  if (timeline.epoch === null && timeline.spans.length === 0) return { ...timeline, epoch };
+  const { own, sentHere, doubled } = timeline;
+  // What was to change a message of the old log has nothing to change.
+  return { ...emptyTimeline(), epoch, own: own.filter((each) => !CHANGES.has(each.event)), sentHere, doubled };
 }
 
 /**
- * A message of ours changed its state.
+ * Something of ours changed its state.
  *
  * @param {Timeline} timeline
  * @param {OutboxEntry} entry
  * @returns {Timeline}
  */
 export function drawOwn(timeline, entry) {
+  const event = entry.event ?? "message";
+  if (event !== "message" && !CHANGES.has(event)) return timeline; // A receipt: nobody waits for it.
   const index = timeline.own.findIndex((own) => own.id === entry.id);
+  const serial = entry.receipt?.serial;
   if (entry.state === "sent") {
-    const sentHere = new Set(timeline.sentHere).add(entry.id);
-    const isHere = timeline.messages.some((message) => message.serial === entry.receipt?.serial);
-    if (isHere) return { ...timeline, sentHere, own: timeline.own.filter((own) => own.id !== entry.id) };
-    timeline = { ...timeline, sentHere };
+    timeline = { ...timeline, sentHere: new Set(timeline.sentHere).add(entry.id) };
+    if (serial !== undefined && spanAt(timeline.spans, serial)) return forgetOwn(timeline, entry.id);
   }
   const code = entry.error?.code;
   if (entry.state === "failed" && (code === "discarded" || code === "closed" || code === "identity")) {
-    return index < 0 ? timeline : { ...timeline, own: timeline.own.filter((own) => own.id !== entry.id) };
+    return forgetOwn(timeline, entry.id);
   }
+  const { id, data, state, reason, retryAt, queuedAt } = entry;
   /** @type {Own} */
-  const own = {
-    id: entry.id,
-    text: String(entry.data?.text ?? ""),
-    state: entry.state,
-    reason: entry.reason,
-    message: entry.error?.message ?? "",
-    retryAt: entry.retryAt,
-    queuedAt: entry.queuedAt,
-  };
-  if (index < 0) {
-    // It may be in the log already, when another tab of ours sent it too.
-    if (timeline.messages.some((message) => message.id === entry.id)) return timeline;
-    return { ...timeline, own: [...timeline.own, own] };
-  }
-  return { ...timeline, own: timeline.own.map((each, at) => (at === index ? own : each)) };
+  const own = { id, event, data, text: String(data?.text ?? ""), state, reason, message: entry.error?.message ?? "", retryAt, queuedAt };
+  if (index >= 0) return { ...timeline, own: timeline.own.map((each, at) => (at === index ? own : each)) };
+  // It may be in the log already, when another tab of ours sent it too.
+  if (event === "message" && timeline.fold.messages().some((message) => message.id === id)) return timeline;
+  return { ...timeline, own: [...timeline.own, own] };
 }
 
 /** @param {Timeline} timeline @param {string} id @returns {Timeline} */
@@ -182,122 +208,63 @@ export function forgetOwn(timeline, id) {
  * @returns {Timeline}
  */
 export function keepNewest(timeline, most) {
-  if (timeline.messages.length <= most) return timeline;
-  const messages = timeline.messages.slice(-most);
-  return { ...timeline, messages, gaps: timeline.gaps.filter((gap) => gap.to >= messages[0].serial) };
+  const messages = timeline.fold.messages();
+  if (messages.length <= most) return timeline;
+  const { serial } = messages[messages.length - most];
+  timeline.fold.dropBefore(serial);
+  const gaps = timeline.gaps.filter((gap) => gap.to >= serial);
+  return { ...timeline, shown: null, spans: cutBefore(timeline.spans, serial), gaps, logFrom: Math.max(timeline.logFrom, serial) };
+}
+
+/** The range that is shown; null while nothing is known. @param {Timeline} timeline @returns {Span | null} */
+export function shownSpan({ spans, shown }) {
+  return (shown === null ? null : spanAt(spans, shown)) ?? spans[spans.length - 1] ?? null;
+}
+
+/** The messages that are known in the range that is shown, replies in threads among them. @param {Timeline} timeline */
+export function shownMessages(timeline) {
+  const span = shownSpan(timeline);
+  if (span === null) return [];
+  return timeline.fold.messages().filter(({ serial }) => serial >= span.from && serial <= span.to);
+}
+
+/** The newest serial known. @param {Timeline} timeline */
+export function newest({ spans }) {
+  return spans[spans.length - 1]?.to ?? 0;
 }
 
 /** Whether the past before the oldest message shown may have more. @param {Timeline} timeline */
-export function hasPast({ messages, gaps, oldest }) {
-  if (messages.length === 0) return false;
-  const first = Math.min(messages[0].serial, ...gaps.map((gap) => gap.from));
-  return first > Math.max(1, oldest ?? 1);
+export function hasPast(timeline) {
+  const span = shownSpan(timeline);
+  return span !== null && span.from > Math.max(1, timeline.oldest ?? 1);
+}
+
+/** Whether there is more between what is shown and what is newest. @param {Timeline} timeline */
+export function hasFuture(timeline) {
+  const span = shownSpan(timeline);
+  return span !== null && span.to < newest(timeline);
 }
 
 /**
- * How many serials between the first and the last message shown are neither here nor explained.
+ * How many serials of what came from the log are neither here nor explained.
  *
  * @param {Timeline} timeline
  */
-export function missing({ messages, gaps }) {
-  if (messages.length === 0) return 0;
-  const from = messages[0].serial;
-  const to = messages[messages.length - 1].serial;
-  const explained = gaps.reduce((sum, gap) => sum + Math.max(0, Math.min(gap.to, to) - Math.max(gap.from, from) + 1), 0);
-  return to - from + 1 - messages.length - explained;
+export function missing({ spans, logFrom }) {
+  return holes(spans, logFrom);
 }
 
 /**
+ * What is new since this device read to `mark`: counted as messages of others.
+ *
  * @param {Timeline} timeline
- * @param {number} now
+ * @param {{ serial: number, time: number }} mark
  * @param {string} me
- * @returns {Row[]}
+ * @returns {Timeline}
  */
-export function rowsOf(timeline, now, me) {
-  const { messages, gaps, own, oldest, newSince } = timeline;
-  /** @type {Row[]} */
-  const rows = [];
-  if (messages.length > 0 && oldest !== null && !hasPast(timeline)) {
-    if (oldest > 1) rows.push({ key: "past", kind: "past", through: oldest - 1 });
-    else rows.push({ key: "beginning", kind: "beginning" });
-  }
-  const lastOfOurs = [...messages].reverse().find((message) => message.client === me);
-  let day = "";
-  let gapIndex = 0;
-  /** @type {{ client: string | null, time: number } | null} Who wrote the row above, if a run may go on. */
-  let above = null;
-  let isNewShown = false;
-
-  /** @param {number} time */
-  const startDay = (time) => {
-    const key = dayKey(time);
-    if (key === day) return;
-    day = key;
-    above = null;
-    rows.push({ key: `day ${key}`, kind: "day", label: dayLabel(time, now) });
-  };
-
-  for (const message of messages) {
-    for (; gapIndex < gaps.length && gaps[gapIndex].from < message.serial; gapIndex++) {
-      rows.push(gapRow(gaps[gapIndex]));
-      above = null;
-    }
-    startDay(message.time);
-    if (newSince !== null && !isNewShown && message.serial > newSince.serial) {
-      isNewShown = true;
-      above = null;
-      rows.push({ key: "new", kind: "new", newSince });
-    }
-    rows.push({
-      // By id, so that a message of ours that settles into its place keeps its element.
-      key: `${message.client ?? ""}/${message.id}`,
-      kind: "message",
-      message,
-      continues: continues(above, message.client, message.time),
-      isSent: message === lastOfOurs && timeline.sentHere.has(message.id),
-    });
-    above = { client: message.client, time: message.time };
-  }
-  for (; gapIndex < gaps.length; gapIndex++) {
-    rows.push(gapRow(gaps[gapIndex]));
-    above = null;
-  }
-  own.forEach((each, index) => {
-    startDay(each.queuedAt);
-    const isFirst = !own.slice(0, index).some((before) => before.state !== "failed");
-    rows.push({
-      key: `${me}/${each.id}`,
-      kind: "own",
-      own: each,
-      continues: continues(above, me, each.queuedAt),
-      isFirst,
-      time: each.queuedAt,
-    });
-    above = { client: me, time: each.queuedAt };
-  });
-  return rows;
-}
-
-/** @param {Gap} gap @returns {Row} */
-function gapRow(gap) {
-  return { key: `gap ${gap.from}`, kind: "gap", gap };
-}
-
-/** @param {{ client: string | null, time: number } | null} above @param {string | null} client @param {number} time */
-function continues(above, client, time) {
-  return above !== null && above.client !== null && above.client === client && time - above.time < RUN_MS;
-}
-
-/** The message with this serial. @param {readonly Message[]} messages @param {number} serial */
-function at(messages, serial) {
-  let low = 0;
-  let high = messages.length - 1;
-  while (low <= high) {
-    const middle = (low + high) >> 1;
-    const here = messages[middle].serial;
-    if (here === serial) return messages[middle];
-    if (here < serial) low = middle + 1;
-    else high = middle - 1;
-  }
-  return null;
+export function markNew(timeline, mark, me) {
+  const fresh = shownMessages(timeline).filter(({ serial, client, thread, also }) => serial > mark.serial && client !== me && (thread === null || also));
+  const isMore = (shownSpan(timeline)?.from ?? 0) > mark.serial + 1;
+  if (fresh.length === 0) return timeline;
+  return { ...timeline, newSince: { serial: mark.serial, count: fresh.length, isMore, since: mark.time } };
 }
