@@ -17,11 +17,12 @@ from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
 from django.core.files.base import ContentFile
 from django.db.models import Q
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
+from django.utils.http import content_disposition_header
 from django.views.decorators.csrf import csrf_exempt
 
 from chat import index, rooms, uploads
@@ -410,14 +411,16 @@ def file(request: HttpRequest, user: User, id: str, name: str) -> HttpResponseBa
     if row is None or row.name != name:
         raise Refused("not_found", "There is no such file.", "It may have been deleted with its message.")
     try:
-        content = row.file.open("rb")
+        # At most SIZE_MOST_BYTES. A stream would be read as a whole, too: under ASGI Django has no other way.
+        with row.file.open("rb") as opened:
+            content = opened.read()
     except OSError:
         logger.exception("The file of upload %s cannot be read.", row.pk)
         raise Refused("not_found", "The file cannot be read.", "Tell the operator.") from None
     type_ = "text/plain; charset=utf-8" if row.type == "text/plain" else row.type
-    response = FileResponse(
-        content, as_attachment=row.type not in uploads.INLINE, filename=row.name, content_type=type_
-    )
+    response = HttpResponse(content, content_type=type_)
+    disposition = content_disposition_header(row.type not in uploads.INLINE, row.name)
+    response["Content-Disposition"] = disposition or "inline"
     response["X-Content-Type-Options"] = "nosniff"
     # Opened by itself, nothing in it runs or loads.
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"

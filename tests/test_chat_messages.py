@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from chat import index
 from chat.fold import fold
@@ -327,6 +329,36 @@ def test_what_retention_took_leaves_the_index(ana: Person, bo: Person) -> None:
     assert ([each["serial"] for each in page["messages"]], page["oldest"], page["more_before"]) == ([4], 4, False)
     assert len(bo.get("search", q="old").json()["results"]) == 1
     assert list(Mention.objects.values_list("serial", flat=True)) == [4]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_may_fold_at_the_same_time() -> None:
+    ana, bo = Person("ana"), Person("bo")
+    rooms = [make_room("lobby", owner=bo), make_room("hall", owner=bo)]
+    failures: list[BaseException] = []
+
+    def fold_on(order: int) -> None:
+        try:
+            for _ in range(15):
+                index.catch_up(rooms[::order])
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=fold_on, args=(order,)) for order in (1, -1, 1)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        for room in ("lobby", "hall"):
+            ana.says(room, f"m{number}", mentions=["bo"])
+            ana.does(room, "react", of=1, emoji="👍", on=number % 2 == 0)
+            bo.does(room, "receipt", through=1)
+    for thread in threads:
+        thread.join(30)
+    assert not failures
+    for room in ("lobby", "hall"):
+        assert ana.get(f"{room}/page").json()["messages"] == fold_of(room).messages()
+    assert Mention.objects.count() == 6
 
 
 def test_search_finds_all_words_in_any_case_and_what_was_edited(ana: Person, bo: Person) -> None:
