@@ -197,6 +197,24 @@ def test_stalled_acks_hold_the_server_and_an_ack_lets_it_go_on(ana: Person) -> N
     assert_nothing_lost(ana)
 
 
+def test_the_console_goes_over_other_transports_too(ana: Person) -> None:
+    ana.open("/console/")
+    ana.wait_for_word("Live")
+    ana.page.get_by_role("button", name="Disconnect").click()
+    ana.page.get_by_label("Transport").select_option("polling")
+    ana.page.get_by_role("button", name="Connect", exact=True).click()
+    ana.wait_for_word("Live")
+    ana.page.get_by_role("button", name="Attach").click()
+    eventually(lambda: "epoch" in ana.page.locator("[data-epoch]").inner_text(), LONG_S)
+    head = int(ana.page.locator("[data-head]").inner_text().split()[1])
+    publish(ana, 2)
+    ana.page.get_by_role("button", name="Cut line").click()
+    publish(ana, 3)
+    ana.page.get_by_role("button", name="Join the line").click()
+    eventually(lambda: f"In order through #{head + 5}." in ana.page.locator(".say").inner_text(), LONG_S)
+    assert_nothing_lost(ana)
+
+
 def test_the_demo_of_the_front_page_runs_and_survives_a_cut(guest: Person) -> None:
     guest.open("/")
     lane = guest.page.locator("[data-lane=phone]")

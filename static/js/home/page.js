@@ -4,7 +4,7 @@
 // that each of them received over a connection of its own.
 
 import { Client } from "../../seriatim/index.js";
-import { fetchToken } from "../connect.js";
+import { fetchToken, transports } from "../connect.js";
 import { find, pageData, svg, thread } from "../dom.js";
 import { drawLine } from "../line-view.js";
 import { count, latency } from "../words.js";
@@ -20,8 +20,8 @@ const data = pageData();
 const demo = find("[data-demo]");
 const tokenUrl = `${demo.dataset.tokenUrl}?${new URLSearchParams({ for: "home", guest: data.guest })}`;
 
-const wire = new CutTransport();
-const laptop = device("laptop", new Client({ url: "/ws", clientId: data.client, token: () => fetchToken(tokenUrl) }));
+const laptop = device("laptop", new Client({ url: "/ws", clientId: data.client, token: () => fetchToken(tokenUrl), ...transports() }));
+const wire = new CutTransport(() => laptop.client.transport);
 const phone = device("phone", new Client({ url: "/ws", clientId: data.client, token: () => fetchToken(tokenUrl), transports: [wire] }));
 let stored = 0;
 let head = 0;
@@ -175,9 +175,12 @@ find("[data-more]", demo).addEventListener("click", () => {
 });
 
 drawLine(laptop.client, { loginUrl: demo.dataset.loginUrl ?? "" });
-for (const { client, channel } of [laptop, phone]) {
-  client.connect();
-  channel.attach().catch(() => {});
-}
+for (const { channel } of [laptop, phone]) channel.attach().catch(() => {});
+laptop.client.connect();
+// The phone goes the way that was found to get through.
+const begun = laptop.client.on("ready", () => {
+  begun();
+  phone.client.connect();
+});
 setInterval(publish, PUBLISH_EVERY_MS);
 draw();
