@@ -4,7 +4,7 @@ Pure; the page folds the same way, and tests/vectors/chat_fold.json binds both. 
 serial; what the log says about it behind that serial is applied on top in the order of the log, whatever the order in
 which it was learnt. So pages of history may be folded in any order and cut anywhere, and states that somebody else has
 folded (`seed`) may be mixed with the log itself. What is not valid is ignored: the authorisation hook refuses it where
-it enters, this is the second line.
+it enters, this is the second line. Explained in docs/explanation/chat.md.
 """
 
 from __future__ import annotations
