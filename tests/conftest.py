@@ -45,7 +45,8 @@ _DATABASE_FIXTURES = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test that uses the database, and leave out those of the other database."""
+    """Mark every test that uses the database, and leave out those of the other one, and slow ones unless asked for."""
+    wants_slow = "slow" in (config.option.markexpr or "")
     engine = "sqlite" if django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3") else "postgres"
     other = "postgres" if engine == "sqlite" else "sqlite"
     kept: list[pytest.Item] = []
@@ -54,7 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.get_closest_marker("django_db") or fixtures & _DATABASE_FIXTURES:
             item.add_marker("database")
-        (left_out if item.get_closest_marker(other) else kept).append(item)
+        is_slow = item.get_closest_marker("slow") is not None
+        (left_out if item.get_closest_marker(other) or (is_slow and not wants_slow) else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
