@@ -282,6 +282,7 @@ const list = new FrameList(find("[data-frames]", app), drawFrame, () => (follow.
 const setup = /** @type {HTMLDetailsElement} */ (find("[data-setup]", app));
 const narrow = matchMedia("(max-width: 1000px)");
 let hasFolded = false;
+let announced = "";
 
 function drawSoon() {
   if (isDue) return;
@@ -300,6 +301,10 @@ function draw() {
   put("[data-badge]", told.badge, `badge ${line === "up" ? "live" : line === "cut" || line === "lost" ? "offline" : line === "ended" ? "danger" : ""}`);
   put("[data-strong]", told.strong);
   put("[data-say]", told.text);
+  if (told.glyph !== announced) {
+    announced = told.glyph;
+    put("[data-announce]", `${told.strong}${told.text}`);
+  }
   put("[data-complaint]", session.complaint);
   put("[data-line-title]", ledger?.channel ?? "No channel yet");
   const isKnown = ledger?.resumeFrom != null;

@@ -17,13 +17,15 @@ const GONE_MS = 60_000;
 const LIST_EVERY_MS = 500;
 const PEOPLE_MOST = 50;
 const STEP = SPAN / 50;
+/** The room that a name takes beside its pointer. */
+const NAME_PX = { width: 150, height: 40 };
 
 const data = pageData();
 const page = find("#main");
 const field = find("[data-quay]");
 const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** @typedef {{ track: Track, node: HTMLElement, isFlipped: boolean, isStill: boolean }} Pointer */
+/** @typedef {{ track: Track, node: HTMLElement, isStill: boolean }} Pointer */
 /** @type {Map<string, Pointer>} By client id. */
 const pointers = new Map();
 /** @type {Map<string, number>} When a client was last heard of. */
@@ -77,7 +79,7 @@ client.on("frame", ({ direction, text }) => meter.add(direction, text.length, Da
 function pointerOf(who) {
   let pointer = pointers.get(who);
   if (pointer === undefined) {
-    pointer = { track: new Track(), node: pointerNode(who, nameOf(who)), isFlipped: false, isStill: false };
+    pointer = { track: new Track(), node: pointerNode(who, nameOf(who)), isStill: false };
     pointer.node.dataset.pointer = who;
     pointers.set(who, pointer);
     field.append(pointer.node);
@@ -113,8 +115,6 @@ function draw() {
   for (const pointer of pointers.values()) {
     const { x, y, isSettled } = pointer.track.at(now, isCalm ? 0 : LAG_MS);
     put(pointer.node, x, y);
-    const isFlipped = x > SPAN * 0.8;
-    if (isFlipped !== pointer.isFlipped) pointer.node.classList.toggle("flip", (pointer.isFlipped = isFlipped));
     markStill(pointer, false);
     isMoving ||= !isSettled;
   }
@@ -123,7 +123,11 @@ function draw() {
 
 /** @param {HTMLElement} node @param {number} x @param {number} y */
 function put(node, x, y) {
-  node.style.transform = `translate(${((x / SPAN) * size.width).toFixed(1)}px, ${((y / SPAN) * size.height).toFixed(1)}px)`;
+  const [left, top] = [(x / SPAN) * size.width, (y / SPAN) * size.height];
+  node.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+  // Where the name would be cut by an edge, it stands on the other side.
+  node.classList.toggle("flip", size.width - left < NAME_PX.width);
+  node.classList.toggle("up", size.height - top < NAME_PX.height);
 }
 
 /** @param {Pointer} pointer @param {boolean} isStill */
@@ -146,7 +150,6 @@ function moveTo(place, isDrawn) {
   if (isDrawn) {
     if (mineNode === null) field.append((mineNode = pointerNode(data.client, "You")));
     put(mineNode, place.x, place.y);
-    mineNode.classList.toggle("flip", place.x > SPAN * 0.8);
   } else if (mineNode !== null) {
     mineNode.remove();
     mineNode = null;
