@@ -42,6 +42,7 @@ ROOMS_MOST: Final = 300
 """Rooms in one list."""
 PEOPLE_MOST: Final = 20
 RESULTS_MOST: Final = 50
+PAGE_DEFAULT: Final = 50
 AUDIT_MOST: Final = 100
 QUERY_CHARS: Final = 100
 WORDS_MOST: Final = 8
@@ -294,10 +295,11 @@ def page(request: HttpRequest, user: User, slug: str) -> dict[str, Any]:
     where = {name: _integer(request, name) for name in ("before", "after", "around", "thread")}
     if sum(where[name] is not None for name in ("before", "after", "around")) > 1:
         raise Refused("bad_frame", "A page is before, after or around one serial.", "Send one of them.")
-    limit = _integer(request, "limit")
-    if limit is not None and not 1 <= limit <= index.PAGE_MOST:
-        raise Refused("bad_frame", "`limit` is out of bounds.", f"Send 1 to {index.PAGE_MOST}.")
-    return index.page(room, **where, limit=limit or 50)
+    in_thread = where["thread"] is not None
+    limit, most = _integer(request, "limit"), index.THREAD_MOST if in_thread else index.PAGE_MOST
+    if limit is not None and not 1 <= limit <= most:
+        raise Refused("bad_frame", "`limit` is out of bounds.", f"Send 1 to {most}.")
+    return index.page(room, **where, limit=limit or (most if in_thread else PAGE_DEFAULT))
 
 
 @endpoint("GET")

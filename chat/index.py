@@ -29,6 +29,7 @@ BUDGET: Final = 5_000
 """Messages folded for one request. What is left waits for the next one: answers say how far they go."""
 COUNT_MOST: Final = 999
 PAGE_MOST: Final = 100
+THREAD_MOST: Final = 200
 NOTICES_MOST: Final = 200
 RECEIPTS_MOST: Final = 500
 
@@ -216,11 +217,10 @@ def page(
     after: int | None = None,
     around: int | None = None,
     thread: int | None = None,
-    limit: int = 50,
+    limit: int,
 ) -> dict[str, Any]:
     """Folded messages of a range of serials, with what the page shows between them."""
     index = catch_up([room])[room.pk]
-    limit = min(limit, PAGE_MOST)
     rows = IndexedMessage.objects.filter(room=room, serial__gte=index.oldest)
     if thread is not None:
         rows = rows.filter(thread=thread) | rows.filter(serial=thread)
@@ -236,6 +236,9 @@ def page(
             newer = ([], rows.filter(serial__gte=before).exists())
     found = [*older[0], *newer[0]]
     more_before, more_after = older[1], newer[1]
+    if thread is not None and (not found or found[0].serial != thread):
+        # A thread is never without its beginning, however long it is; retention may have taken it.
+        found = [*rows.filter(serial=thread), *found]
     first = found[0].serial if found and more_before else index.oldest
     last = found[-1].serial if found and more_after else index.through
     if after is not None:

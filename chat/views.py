@@ -15,7 +15,8 @@ from django.views.decorators.http import require_GET
 from chat.authorization import OPERATIONS
 from chat.models import NAMESPACE, Room
 from chat.people import inbox_of, people, person, touch
-from chat.rooms import name_for, names_of_direct
+from chat.rooms import muted_until, name_for, names_of_direct
+from chat.uploads import SIZE_MOST_BYTES
 from realtime.namespaces import rules_named
 from realtime.tokens import issue_token
 
@@ -54,6 +55,7 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
         each.name = name_for(each, others.get(each.pk))
     memberships = list(current.memberships.select_related("user")[:PEOPLE_MOST])
     members = [person(each.user) for each in memberships]
+    muted = muted_until(user, current)
     role = next((each.role for each in memberships if each.user_id == user.pk), None)
     known = {each["client"]: each["name"] for each in (*members, person(user))}
     context = {
@@ -73,9 +75,11 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
                 "kind": current.kind,
                 "channel": current.channel,
                 "role": role,
+                "muted_until": None if muted is None else int(muted.timestamp() * 1000),
             },
             "retentionDays": _retention_days(),
             "textMost": TEXT_MOST,
+            "fileBytesMost": SIZE_MOST_BYTES,
         },
         "text_most": TEXT_MOST,
     }

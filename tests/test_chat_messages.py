@@ -243,6 +243,7 @@ def test_pages_go_back_forth_around_and_along_a_thread(ana: Person, bo: Person) 
     assert serials(around=18, limit=4) == ([17, 18], True, False, 17, 18)
     assert serials(thread=2)[0] == [2, 5, 9]
     assert serials(thread=2, before=9)[0] == [2, 5]
+    assert serials(thread=2, limit=1)[:2] == ([2, 9], True), "with its beginning, and the newest"
     for wrong in ({"before": "x"}, {"limit": 0}, {"limit": 101}, {"before": 5, "after": 3}, {"before": "9" * 20}):
         assert refusal(ana.get("lobby/page", **wrong)) == "bad_frame"
     assert ana.get("lobby/page", limit=100).json()["messages"] == fold_of("lobby").messages()
@@ -292,8 +293,8 @@ def test_what_is_left_for_the_next_request_is_told_by_through(
         ana.says("lobby", f"m{n}")
     monkeypatch.setattr(index, "STRETCH", 2)
     assert index.catch_up([room], 3)[room.pk].through == 3
-    assert index.page(room)["through"] == 7
-    assert index.page(room)["messages"] == fold_of("lobby").messages()
+    assert index.page(room, limit=9)["through"] == 7
+    assert index.page(room, limit=9)["messages"] == fold_of("lobby").messages()
 
 
 def test_the_index_follows_the_log_into_another_epoch(ana: Person, bo: Person) -> None:
