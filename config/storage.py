@@ -13,5 +13,6 @@ class HashedStaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: i
     """
 
     support_js_module_import_aggregation = True
-    # One pass for each level of imports; Django's five are too few for the SDK.
-    max_post_process_passes = 12
+    # One pass for each level of imports, until nothing changes; Django's five are too few for the SDK, and the chat's
+    # modules stand on it. Only a circle of imports needs more than there are levels.
+    max_post_process_passes = 32
