@@ -12,3 +12,5 @@ class ChatConfig(AppConfig):
     def ready(self) -> None:
         # Registers the namespace's hook. Without it every known client could read every room.
         import_module("chat.authorization")
+        # And what deletes files with their rows.
+        import_module("chat.uploads")

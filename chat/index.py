@@ -16,7 +16,6 @@ from django.db import connection, transaction
 
 from chat import fold
 from chat.models import IndexedMessage, LastSeen, Mention, Notice, Room, RoomIndex, Seen, Upload
-from chat.uploads import forget
 from realtime.log.reads import read_page, read_states
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def _read_on(room: Room, most: int) -> RoomIndex:
 
 def _forget_before(room: Room, oldest: int) -> None:
     """What retention has taken."""
-    forget(Upload.objects.filter(room=room, serial__lt=oldest))
-    for table in (IndexedMessage, Mention, Notice):
+    for table in (IndexedMessage, Mention, Notice, Upload):
         table._default_manager.filter(room=room, serial__lt=oldest).delete()
 
 
@@ -171,7 +169,7 @@ def _keep_uploads(room: Room, new: dict[int, IndexedMessage], changed: dict[int,
             Upload.objects.filter(id__in=ids, room=room, client=row.client, serial=None).update(serial=row.serial)
     deleted = [row.serial for row in (*new.values(), *changed.values()) if row.deleted]
     if deleted:
-        forget(Upload.objects.filter(room=room, serial__in=deleted))
+        Upload.objects.filter(room=room, serial__in=deleted).delete()
 
 
 def _keep_highest(table: Any, field: str, found: dict[str, int], **of: Room) -> None:

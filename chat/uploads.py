@@ -18,7 +18,9 @@ from typing import Final
 
 from django.core.files.storage import default_storage
 from django.db import transaction
-from django.db.models import QuerySet, Sum
+from django.db.models import Sum
+from django.db.models.signals import post_delete
+from django.dispatch import receiver
 from django.utils import timezone
 
 from chat.models import Upload
@@ -95,21 +97,16 @@ def clean_name(name: str) -> str:
 def kept_bytes(client: str) -> int:
     """How much is kept for somebody. Forgets some of his files that no message has named for a day."""
     orphans = Upload.objects.filter(client=client, serial=None, created__lt=timezone.now() - ORPHAN_AGE)
-    forget(Upload.objects.filter(pk__in=list(orphans.values_list("pk", flat=True)[:ORPHANS_AT_ONCE])))
+    Upload.objects.filter(pk__in=list(orphans.values_list("pk", flat=True)[:ORPHANS_AT_ONCE])).delete()
     return int(Upload.objects.filter(client=client).aggregate(sum=Sum("size"))["sum"] or 0)
 
 
-def forget(uploads: QuerySet[Upload]) -> None:
-    """Deletes the rows, and what is stored for them when that is committed."""
-    names = list(uploads.values_list("file", flat=True))
-    if names:
-        uploads.delete()
-        transaction.on_commit(lambda: _delete(names))
-
-
-def _delete(names: list[str]) -> None:
-    for name in names:
-        default_storage.delete(name)
+@receiver(post_delete, sender=Upload)
+def _forget_content(instance: Upload, **_: object) -> None:
+    """What is stored for a row goes with it when that is committed, also when a room is deleted."""
+    name = instance.file.name
+    if name:
+        transaction.on_commit(lambda: default_storage.delete(name))
 
 
 # ---------------------------------------------------------------- what bytes are

@@ -270,6 +270,14 @@ def test_a_file_goes_with_its_message(
     assert refusal(bo.get(f"files/{deleted['id']}/b.png")) == "not_found"
 
 
+def test_files_go_with_their_room(ana: Person, tmp_path: Path, django_capture_on_commit_callbacks: Any) -> None:
+    room = make_room("lobby", owner=ana)
+    send(ana, "lobby")
+    with django_capture_on_commit_callbacks(execute=True):
+        room.delete()
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
+
+
 def test_files_that_no_message_names_are_forgotten(ana: Person) -> None:
     make_room("lobby", owner=ana)
     send(ana, "lobby")

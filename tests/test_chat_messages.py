@@ -14,13 +14,15 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from chat import index
+from chat.authorization import may
 from chat.fold import fold
 from chat.models import IndexedMessage, LastSeen, Mention, Seen
 from realtime import namespaces, publishing
 from realtime.log.reads import read_page
 from realtime.log.retention import begin_anew, new_epoch, prune
-from realtime.protocol.names import parse_channel
-from realtime.tokens import create_api_key
+from realtime.protocol.messages import parse_messages
+from realtime.protocol.names import ClientId, parse_channel
+from realtime.tokens import Identity, create_api_key
 from tests.chatting import Person, logged, make_room, refusal
 from tests.conversation import Peer, bearer, stop_worker
 
@@ -104,6 +106,20 @@ def test_every_event_is_judged_over_rest(ana: Person, bo: Person) -> None:
         publishing._buckets.clear()
     stored = [(event, data) for _, event, data in logged("chat:lobby")[3:]]
     assert stored == [(event, data) for event, data, want in CASES if want == "ok"]
+
+
+def test_a_publish_costs_few_queries_whatever_is_in_it(ana: Person, bo: Person, django_assert_num_queries: Any) -> None:
+    converse(ana, bo)
+    identity, channel = Identity(ClientId("ana"), None, "token"), parse_channel("chat:lobby")
+
+    def asks(*messages: tuple[str, Any]) -> bool:
+        found = parse_messages([{"event": event, "data": data} for event, data in messages], 100)
+        return may(identity, channel, "publish", {"messages": found, "client": "ana"})
+
+    with django_assert_num_queries(2):
+        assert asks(*[("message", {"text": "x"})] * 50, ("react", {"of": 2, "emoji": "👍", "on": True}))
+    with django_assert_num_queries(4):
+        assert asks(*[("edit", {"of": 1, "text": "x"})] * 50)
 
 
 def test_one_bad_message_of_a_batch_refuses_all(ana: Person, bo: Person) -> None:
