@@ -159,6 +159,13 @@ class Settings:
         least=256,
     )
 
+    REQUEST_TIMEOUT_S = Key(
+        30,
+        "seconds",
+        "Within this the head of a request has to come, and its body where it is one of the API: who drips it in holds "
+        "a connection for nothing.",
+        least=1,
+    )
     POLL_WAIT_MS = Key(
         25_000, "milliseconds", "The longest that a poll waits for news: below the 30 s of common proxies.", least=1000
     )

@@ -18,9 +18,15 @@ from realtime import worker
 from realtime.conf import settings
 from realtime.delivery.admission import FIRST_S
 from realtime.load import Refusal
+from realtime.protocol.codec import encode
+from realtime.protocol.errors import ProtocolError
 
 CUT = "seriatim.cut"
 """Name of the extension of HTTP scopes whose value drops the connection, whatever waits for the client."""
+
+
+BODY_LIMITS = 4
+"""Times ROUND_MAX_BYTES, from where a body is not read to its end."""
 
 
 class SeriatimRequest(WebRequest):
@@ -30,8 +36,56 @@ class SeriatimRequest(WebRequest):
     producer: Any
     _room: asyncio.Event | None = None
     """Set while the socket takes more of an answer that comes in parts."""
+    _ours: bool | None = None
+    """Below API_PATH; None while its head is not complete."""
+    _refused = False
+    """It has its answer, though it is not complete."""
+    _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._deadline = asyncio.get_running_loop().call_later(settings.REQUEST_TIMEOUT_S, self._too_slow)
+
+    # ------------------------------------------------------------------ coming in
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        self._ours = self.channel._path.startswith(settings.API_PATH.encode())
+        self._mind_size(length or 0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if not self._refused:
+            super().handleContentChunk(data)
+            self._mind_size(self.content.tell())
+
+    def _mind_size(self, size: int) -> None:
+        """What is a little too large hears so from the application; but nobody fills the disk with the rest."""
+        if self._ours and size > BODY_LIMITS * settings.ROUND_MAX_BYTES and not self._refused:
+            self._cut_short(413, ProtocolError("too_large", "The body is too long.", remedy="Send less at once."))
+
+    def _too_slow(self) -> None:
+        """The head has to come in time, and so has the body where it cannot be long. Uploads to the site may take
+        longer."""
+        if self.channel is not None and self._ours is not False and not self._refused:
+            self._cut_short(
+                408, ProtocolError("bad_frame", "The request did not come in time.", remedy="Send it in one go.")
+            )
+
+    def _cut_short(self, status: int, error: ProtocolError) -> None:
+        self._refused = True
+        body = encode(error.body()).encode()
+        head = (
+            b"HTTP/1.1 %d Refused\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        )
+        self.channel.write(head % (status, len(body)) + body)
+        self.channel.loseConnection()
 
     def process(self) -> Any:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._refused:
+            return None
         if self.server.leaving:
             # This answer is the last on its connection: the next request is for a worker that stays.
             self.channel.persistent = False
@@ -96,6 +150,9 @@ class SeriatimRequest(WebRequest):
         super().finish()
 
     def connectionLost(self, reason: Any) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._let_go()
         super().connectionLost(reason)
 

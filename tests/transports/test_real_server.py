@@ -1,0 +1,184 @@
+"""Fallback transports on the real server: restarts, slow and malicious clients, what is logged."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.conftest import MS
+from tests.servers import Site
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE_S = 30_000 * MS
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Site]:
+    with Site(REALTIME_REQUEST_TIMEOUT_S="1", REALTIME_DRAIN_S="2", LOG_LEVEL="DEBUG") as running:
+        yield running
+
+
+def token(server: Site, client: str = "ana", ttl_s: int = 600) -> str:
+    secret = server.environment()["REALTIME_JWT_SECRET"]
+    return jwt.encode({"sub": client, "exp": int(time.time()) + ttl_s, "cap": {"*": ["*"]}}, secret, "HS256")
+
+
+def request(server: Site, method: str, path: str, body: object = None, **headers: str) -> HTTPResponse:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    sent = {
+        "Authorization": f"Bearer {token(server)}",
+        **{name.replace("_", "-"): each for name, each in headers.items()},
+    }
+    connection.request(method, path, None if body is None else json.dumps(body).encode(), sent)
+    return connection.getresponse()
+
+
+def publish(server: Site, channel: str, *data: object) -> list[dict[str, Any]]:
+    frames = [{"type": "publish", "channel": channel, "messages": [{"data": each}]} for each in data]
+    response = request(server, "POST", "/api/v1/frames", frames, Content_Type="application/json")
+    assert response.status == 200
+    found: list[dict[str, Any]] = json.loads(response.read())
+    assert all(each["type"] == "published" for each in found), found
+    return found
+
+
+class Events:
+    """What a browser's EventSource does: reads events, remembers the last id, comes back with it."""
+
+    def __init__(self, server: Site, path: str, **headers: str) -> None:
+        self.server, self.path, self.headers = server, path, headers
+        self.last_id = ""
+        self.seen: list[Any] = []
+        self.connects = 0
+
+    def read(self, count: int) -> None:
+        """Until `count` messages were seen, through whatever ends a connection."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.seen) < count:
+            assert time.monotonic() < deadline, self.seen
+            try:
+                self._read_some(count)
+            except OSError:
+                time.sleep(0.05)
+
+    def _read_some(self, count: int) -> None:
+        headers = {**self.headers, **({"Last-Event-ID": self.last_id} if self.last_id else {})}
+        response = request(self.server, "GET", self.path, **headers)
+        assert response.status in (200, 503), response.read()
+        self.connects += response.status == 200
+        event: dict[str, str] = {}
+        while len(self.seen) < count and (line := response.readline()):
+            text = line.decode().rstrip("\n")
+            if text and not text.startswith(":"):
+                name, _, value = text.partition(": ")
+                event[name] = value
+            elif not text:
+                self.last_id = event.get("id", self.last_id)
+                if event.get("event") == "message":
+                    self.seen.append(json.loads(event["data"])["data"])
+                event = {}
+        response.close()
+
+
+def test_events_resume_by_the_last_id_across_two_restarts(server: Site) -> None:
+    publish(server, "news", 1, 2)
+    publish(server, "other", "a")
+    one = Events(server, "/api/v1/channels/news/events?from=start")
+    many = Events(server, "/api/v1/events?attach=news,start&attach=other,start")
+    one.read(1)
+    many.read(3)
+    server.kill()
+    server.start()
+    publish(server, "news", 3)
+    one.read(2)
+    server.stop()
+    server.start()
+    publish(server, "news", 4)
+    publish(server, "other", "b")
+    one.read(4)
+    many.read(6)
+    assert one.seen == [1, 2, 3, 4]
+    assert [each for each in many.seen if isinstance(each, int)] == [1, 2, 3, 4]
+    assert [each for each in many.seen if isinstance(each, str)] == ["a", "b"]
+    assert one.connects == 3
+
+
+def test_a_client_that_does_not_read_costs_a_position_and_no_memory(server: Site) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        head = "GET /api/v1/channels/big/events HTTP/1.1\r\nHost: localhost\r\n"
+        slow.sendall(f"{head}Authorization: Bearer {token(server)}\r\n\r\n".encode())
+        assert slow.recv(15).startswith(b"HTTP/1.1 200")
+        for _ in range(20):
+            publish(server, "big", *["x" * 60_000] * 10)
+
+        key = server.manage("create_api_key", "operator", "--cap", '{"*":["*"]}').strip()
+        found = request(server, "GET", "/metrics", Authorization=f"Bearer {key}").read().decode().splitlines()
+        (waiting,) = [line for line in found if line.startswith("seriatim_attachments{") and "waiting_socket" in line]
+        assert float(waiting.rpartition(" ")[2]) == 1
+        # What the kernel and one buffer took, of twelve megabytes.
+        serials: list[int] = []
+        with slow.makefile("rb") as body:
+            while len(serials) < 200:
+                line = body.readline()
+                assert line
+                if line.startswith(b'data: {"type":"message"'):
+                    serials.append(int(line.split(b'"serial":', 1)[1].split(b",", 1)[0]))
+    assert serials == list(range(1, 201))
+
+
+def test_requests_that_drip_in_are_cut(server: Site) -> None:
+    for sent in (
+        b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n",
+        b"POST /api/v1/frames HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as slow:
+            slow.sendall(sent)
+            answer = b""
+            while part := slow.recv(4096):
+                answer += part
+            assert answer.startswith(b"HTTP/1.1 408"), answer
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_frame"
+
+
+def test_a_body_without_end_is_cut(server: Site) -> None:
+    for head in (b"Content-Length: 100000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as large:
+            large.sendall(b"POST /api/v1/frames HTTP/1.1\r\nHost: x\r\n" + head)
+            chunk = b"x" * 1_000_000
+            try:
+                for _ in range(40):
+                    large.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk) if b"chunked" in head else chunk)
+            except OSError:
+                continue
+            pytest.fail("forty megabytes were taken")
+
+
+def test_nothing_of_a_ticket_or_token_is_logged(server: Site) -> None:
+    response = request(server, "POST", "/api/v1/tickets", {"attach": ["news"]})
+    ticket = json.loads(response.read())["ticket"]
+    assert request(server, "GET", f"/api/v1/events?ticket={ticket}", Authorization="Basic x").status == 401
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    for path in (
+        f"/api/v1/events?ticket={ticket}",
+        f"/api/v1/nothing?ticket={ticket}",
+        f"/api/v1/poll?ticket={ticket}",
+    ):
+        connection.request("GET", path)
+        found = connection.getresponse()
+        if found.status == 200:
+            found.close()
+            connection.close()
+        else:
+            found.read()
+    log = server.log.read_text()
+    assert ticket[:40] not in log and ticket[-40:] not in log
+    assert token(server)[:30] not in log
