@@ -31,6 +31,7 @@ run: ## start the demo on http://127.0.0.1:8000 (PORT=… for another)
 test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
 	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt
 	@$(PYTHON) scripts/prepare.py chromium
+	@$(PYTHON) scripts/prepare.py deploy
 	@echo "== Database tests on PostgreSQL =="
 	@$(VENV)/python -m tests.servers postgres -- $(VENV)/python -m pytest -n $(JOBS) --dist loadfile -m database
 	@echo "== All tests, on SQLite =="

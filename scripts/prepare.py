@@ -3,6 +3,7 @@
     python3 scripts/prepare.py venv requirements.txt     the virtual environment with these packages
     python3 scripts/prepare.py secrets                   the demo's secrets, made once
     python3 scripts/prepare.py chromium                  the browser for tests (Debian's, by apt)
+    python3 scripts/prepare.py deploy                    HAProxy, nginx and promtool, which test deploy/ (Debian's, unpacked)
     .seriatim/venv/bin/python scripts/prepare.py typescript   the compiler that checks the JavaScript
 
 Standard library only, and readable by an old Python, which must be able to say that it is too old.
@@ -10,6 +11,7 @@ Standard library only, and readable by an old Python, which must be able to say 
 
 # No `from __future__` and no annotations: Python 3.6 should get as far as the message in main().
 
+import glob
 import hashlib
 import os
 import secrets
@@ -23,6 +25,10 @@ VENV = os.path.join(STATE, "venv")
 STAMPS = os.path.join(STATE, "stamps")
 CHROMIUM = "/usr/bin/chromium"
 TYPESCRIPT = ["typescript@5.9.3"]
+PROGRAMS = os.path.join(STATE, "programs")
+# With the libraries that not every Debian has.
+DEPLOY_PACKAGES = ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1", "nginx", "prometheus"]
+DEPLOY_PROGRAMS = ["usr/sbin/haproxy", "usr/sbin/nginx", "usr/bin/promtool"]
 
 
 def fail(what, remedy):
@@ -121,6 +127,33 @@ def chromium():
         fail(f"apt installed chromium, but {CHROMIUM} is still missing.", remedy)
 
 
+def deploy():
+    """The programs that deploy/ is for: the machine's own, else Debian's. Unpacked, not installed: packages of servers
+    start them."""
+    missing = [each for each in DEPLOY_PROGRAMS if not os.path.exists("/" + each)]
+    if all(os.path.exists(os.path.join(PROGRAMS, each)) for each in missing):
+        return
+    remedy = (
+        "On Debian: sudo apt-get install haproxy nginx-light prometheus   then run the same command again.\n"
+        "Elsewhere install HAProxy 2.6, nginx 1.22 and promtool 2.42 or newer as " + ", ".join(DEPLOY_PROGRAMS) + "."
+    )
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        fail("The tests of deploy/ need " + ", ".join(missing) + ". They are not skipped.", remedy)
+    print("Unpacking HAProxy, nginx and promtool …", flush=True)
+    os.makedirs(PROGRAMS, exist_ok=True)
+    download = ["apt-get", "download", "-q", *DEPLOY_PACKAGES]
+    done = subprocess.run(download, cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0 and os.geteuid() == 0:
+        run("apt-get", "update", "-q")
+        done = subprocess.run(download, cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout.decode(errors="replace"))
+        fail("The tests of deploy/ need programs that apt could not download. They are not skipped.", remedy)
+    for package in glob.glob(os.path.join(PROGRAMS, "*.deb")):
+        run("dpkg", "-x", package, PROGRAMS)
+        os.remove(package)
+
+
 def typescript():
     """The compiler that checks the JavaScript, by the npm that comes with the Node of the dev requirements."""
     text = " ".join(TYPESCRIPT)
@@ -145,7 +178,7 @@ def main(arguments):
             f"Python 3.11 or newer is needed; {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}.",
             "Name a newer one: make PYTHON=python3.12 …",
         )
-    steps = {"secrets": make_secrets, "chromium": chromium, "typescript": typescript}
+    steps = {"secrets": make_secrets, "chromium": chromium, "deploy": deploy, "typescript": typescript}
     if len(arguments) == 2 and arguments[0] == "venv":
         venv(arguments[1])
     elif len(arguments) == 1 and arguments[0] in steps:

@@ -267,6 +267,10 @@ async def talker(port: int, bearer: str | None = None, *, headers: str = "") -> 
     return socket
 
 
+GATEWAY = (502, 503, 504)
+"""What a balancer says of a server that went away; ours answer in JSON."""
+
+
 class Unanswered(ConnectionError):
     """The request was sent, and its answer did not come: it may have had its effect."""
 
@@ -300,7 +304,10 @@ async def request(
         length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), None)
         if length is None or len(text) < length:
             raise Unanswered("half an answer")
-        return int(lines[0].split(" ")[1]), json.loads(text)
+        status = int(lines[0].split(" ")[1])
+        if status in GATEWAY and "content-type: application/json" not in lines:
+            raise Unanswered(f"{status} of a balancer, whose server may have had the request")
+        return status, json.loads(text)
     except (OSError, TimeoutError) as error:
         if sent and not isinstance(error, Unanswered):
             raise Unanswered(str(error)) from error
