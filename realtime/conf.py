@@ -300,6 +300,23 @@ class Settings:
         "Twice the frames of a display, so a pointer and a second stream of events fit; also how many may come at "
         "once. 0 is no limit.",
     )
+    PRESENCE_PER_S = Key(
+        20,
+        "presence frames per second and connection",
+        "Each is a row written; what changes more often is a signal. Also how many may come at once. 0 is no limit.",
+    )
+    PRESENCE_DATA_BYTES = Key(
+        2048,
+        "bytes",
+        "Of a member's data in canonical form: a name, a colour, a state. A page of a list has a hundred of them.",
+        least=1,
+    )
+    PRESENCE_MEMBERS_MAX = Key(
+        10_000,
+        "members per channel",
+        "Those of one channel are counted once a second while somebody follows them: some milliseconds of a database.",
+        least=1,
+    )
     DEFLATE_MIN_BYTES = Key(
         512,
         "bytes",

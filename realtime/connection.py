@@ -22,6 +22,7 @@ from realtime.authorization import NeedsHook, Operation
 from realtime.conf import settings
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.bucket import TokenBucket
+from realtime.delivery.presence import Key
 from realtime.delivery.signals import Signal
 from realtime.hub import Answer, Attached, Attaching, Subscriber
 from realtime.links import Link
@@ -109,6 +110,12 @@ class Connection:
         self._asking_signals: set[ChannelName] = set()
         """Channels about which something is asked before a signal can be passed on."""
         self._signal_bucket: TokenBucket | None = None
+        self._presence_bucket: TokenBucket | None = None
+        # Tuples, since most connections have none: an empty set has 216 bytes.
+        self._present_in: tuple[ChannelName, ...] = ()
+        """Channels that the client has entered by this connection."""
+        self._follows: tuple[ChannelName, ...] = ()
+        """Channels whose members it is told."""
         self._rights = 0
         """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -228,6 +235,7 @@ class Connection:
             signals.send(signals.disconnected, Connection, client=self._client, connection=self.id)
         for subscriber in [*self.subscribers.values(), *self._joining.values()]:
             self.worker.hub.detach(subscriber)
+        self._drop_presence()
         self.subscribers.clear()
         self._joining.clear()
         self._publishing.clear()
@@ -312,8 +320,8 @@ class Connection:
                 self._close(code, reason)
             case session.Signal():
                 self._signal(effect)
-            case session.Presence(op, channel, _):
-                self._failed(op, _not_served("Presence", channel), channel)
+            case session.Presence():
+                self._presence(effect)
             case _:
                 assert_never(effect)
 
@@ -517,6 +525,12 @@ class Connection:
     def _recheck(self, channel: ChannelName) -> None:
         """Ends an attachment that is not allowed any more."""
         self._authorize(channel, "subscribe", _nothing_more, partial(self._expel, channel))
+        if channel in self._follows or channel in self._present_in:
+            self._authorize(channel, "presence", _nothing_more, partial(self._withdraw, channel))
+
+    def _withdraw(self, channel: ChannelName, error: ProtocolError) -> None:
+        if error.code in ("forbidden", "not_found"):
+            self._end_presence(channel)
 
     def _expel(self, channel: ChannelName, error: ProtocolError) -> None:
         # A hook that could not answer has not said no.
@@ -688,16 +702,115 @@ class Connection:
         error.channel = effect.channel
         self._perform([session.Send(error.frame(effect.frame.ref))])
 
+    # ------------------------------------------------------------------ presence
+
+    def _presence(self, effect: session.Presence) -> None:
+        self._authorize(
+            effect.channel,
+            "presence",
+            lambda rules: self._declare(effect),
+            lambda error: self._failed(effect.op, error, effect.channel),
+        )
+
+    def _declare(self, effect: session.Presence) -> None:
+        """Enters, updates or leaves. Whoever updates without having entered, enters."""
+        assert self.identity is not None
+        channel, frame = effect.channel, effect.frame
+        key = Key(channel, self.identity.client)
+
+        def done(error: ProtocolError | None) -> None:
+            if error is not None and error.code == "limit_exceeded":
+                self._present_in = tuple([name for name in self._present_in if name != channel])
+            if self._gone:
+                return
+            if error is not None:
+                self._failed(effect.op, error, channel)
+            else:
+                self._perform(self.session.done(effect.op, {"type": "ok"}, time.monotonic(), _time_ms()))
+
+        try:
+            if channel not in self.subscribers:
+                raise ProtocolError(
+                    "not_attached",
+                    "A connection is present in channels that it is attached to.",
+                    remedy="Attach first.",
+                    channel=channel,
+                )
+            self._take_presence()
+            data = encode(frame.data)
+            if size_bytes(data) > settings.PRESENCE_DATA_BYTES:
+                raise ProtocolError(
+                    "too_large",
+                    f"The data of a member has at most {settings.PRESENCE_DATA_BYTES} bytes.",
+                    remedy="Send less; what is larger belongs into a message.",
+                    channel=channel,
+                )
+        except ProtocolError as error:
+            self._failed(effect.op, error, channel)
+            return
+        if frame.action == "leave":
+            self._present_in = tuple([name for name in self._present_in if name != channel])
+            self.worker.presence.leave(key, self.id, done)
+        else:
+            if channel not in self._present_in:
+                self._present_in = (*self._present_in, channel)
+            self.worker.presence.enter(key, self.id, data, done)
+
+    def _take_presence(self) -> None:
+        rate = settings.PRESENCE_PER_S
+        if not rate:
+            return
+        if self._presence_bucket is None:
+            self._presence_bucket = TokenBucket(rate, rate)
+        wait_ms = self._presence_bucket.take(1, time.monotonic())
+        if wait_ms:
+            message = f"A connection may send {rate} presence frames a second."
+            raise ProtocolError("rate_limited", message, retry_after_ms=wait_ms)
+
+    def _follow_presence(self, channel: ChannelName) -> None:
+        self._unfollow_presence(channel)
+        self._follows = (*self._follows, channel)
+        self.worker.presence.follow(channel, self.link)
+
+    def _unfollow_presence(self, channel: ChannelName) -> None:
+        if channel in self._follows:
+            self._follows = tuple([name for name in self._follows if name != channel])
+            self.worker.presence.unfollow(channel, self.link)
+
+    def _end_presence(self, channel: ChannelName) -> None:
+        """The attachment has ended, or the right: the client leaves, and is told nothing more."""
+        self._unfollow_presence(channel)
+        if channel in self._present_in and self.identity is not None:
+            self._present_in = tuple([name for name in self._present_in if name != channel])
+            self.worker.presence.leave(Key(channel, self.identity.client), self.id)
+
+    def _drop_presence(self) -> None:
+        """The connection has ended, for whatever reason: its client may be back in a moment."""
+        for channel in self._follows:
+            self.worker.presence.unfollow(channel, self.link)
+        for channel in self._present_in:
+            if self.identity is not None:
+                self.worker.presence.drop(Key(channel, self.identity.client), self.id)
+        self._follows = self._present_in = ()
+
     # ------------------------------------------------------------------ attachments
 
     def _attach(self, effect: session.Attach) -> None:
         rights = self._rights
-        self._authorize(
-            effect.channel,
-            "subscribe",
-            lambda rules: self._attach_position(effect, rules, rights),
-            lambda error: self._failed(effect.op, error, effect.channel),
-        )
+
+        def refused(error: ProtocolError) -> None:
+            self._failed(effect.op, error, effect.channel)
+
+        def allowed(rules: Rules) -> None:
+            self._attach_position(effect, rules, rights)
+
+        def subscribes(rules: Rules) -> None:
+            if effect.frame.presence:
+                self._authorize(effect.channel, "presence", allowed, refused)
+            else:
+                allowed(rules)
+
+        self._authorize(effect.channel, "subscribe", subscribes, refused)
 
     def _attach_position(self, effect: session.Attach, rules: Rules, rights: int) -> None:
         frame = effect.frame
@@ -798,16 +911,23 @@ class Connection:
         if answer.skipped is not None:
             self.link.send(answer.skipped)
         self.worker.hub.begin(subscriber)
+        # A poll is over before anything could change, and a sync in each would keep none of them waiting.
+        if effect.frame.presence and self.transport != "poll":
+            self._follow_presence(channel)
+        else:
+            self._unfollow_presence(channel)
         if rights != self._rights:
             self._recheck(channel)
 
     def _end(self, channel: ChannelName) -> None:
         subscriber = self.subscribers.pop(channel, None)
         if subscriber is not None:
+            self._end_presence(channel)
             self.worker.hub.detach(subscriber)
 
     def _ended_by_hub(self, channel: ChannelName, code: str) -> None:
         self.subscribers.pop(channel, None)
+        self._end_presence(channel)
         self._perform(self.session.ended(channel, {"type": "detached", "channel": channel, "reason": code}))
 
     def _ack(self, serials: dict[str, int]) -> None:
@@ -925,6 +1045,8 @@ class Connection:
         for subscriber in list(self.subscribers.values()):
             self.worker.signalling.drained(subscriber)
             self.worker.hub.drained(subscriber)
+        for channel in self._follows:
+            self.worker.presence.drained(channel, self.link)
         self._perform(self.session.release(time.monotonic(), _time_ms()))
 
     def pulse(self, now: float) -> None:
@@ -969,12 +1091,6 @@ def _nobody() -> None:
 
 def _nothing_more(rules: Rules) -> None:
     """It is still allowed."""
-
-
-def _not_served(what: str, channel: ChannelName) -> ProtocolError:
-    return ProtocolError(
-        "forbidden", f"{what} are not served here.", remedy="Do without them on this server.", channel=channel
-    )
 
 
 def _time_ms() -> int:

@@ -536,3 +536,37 @@ class Limit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}".strip()
+
+
+class Present(models.Model):
+    """What one worker says of a client in a channel; counts while the worker's lease holds. Written by
+    `realtime.presence`."""
+
+    # Not a foreign key: members of a channel need no log.
+    channel = models.CharField(max_length=200)
+    client = models.CharField(max_length=128)
+    worker = models.CharField(max_length=32)
+    connections = models.IntegerField()
+    data = models.TextField()
+    at = models.BigIntegerField(help_text="When the data was set, in Unix milliseconds.")
+    since = models.BigIntegerField()
+    stamp = models.BigIntegerField(help_text="Random, another one at each change.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["channel", "client", "worker"], name="realtime_present_unique"),
+        ]
+        indexes = [models.Index(fields=["worker"], name="realtime_present_worker")]
+
+    def __str__(self) -> str:
+        return f"{self.client} in {self.channel}"
+
+
+class PresenceLease(models.Model):
+    """Until when a worker's members are members, unless it says so again. Written by `realtime.presence`."""
+
+    worker = models.CharField(max_length=32, primary_key=True)
+    until = models.BigIntegerField(help_text="Unix milliseconds, by the database's clock.")
+
+    def __str__(self) -> str:
+        return self.worker

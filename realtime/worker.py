@@ -27,6 +27,7 @@ from realtime import (
     cursors,
     limits,
     namespaces,
+    presence,
     revocations,
     signals,
     signing,
@@ -47,6 +48,7 @@ from realtime.log import incarnation, intake, outbox, retention
 from realtime.log.reader import LogReader
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
+from realtime.presence import LOOK_S, Presence
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
 from realtime.signalling import Signalling
@@ -166,6 +168,7 @@ class Worker:
         self.control = Follower(loop, self.hub, self._load_namespaces)
         self.load = Load(loop, self._measure)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
+        self.presence = Presence(loop, self.writer, self.reader, self._hint_presence, secrets.token_urlsafe(9))
         self.clients: set[Client] = set()
         self.by_key: Counter[str] = Counter()
         """Connections whose tokens were issued with an API key, by the key's id."""
@@ -206,6 +209,7 @@ class Worker:
             (BACKLOG_EVERY_S, self._count_backlog),
             (settings.RETENTION_INTERVAL_S, self._retain),
             (EXPIRE_EVERY_S, self._expire),
+            (LOOK_S, self.presence.tick),
         ):
             self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))
         self._stops = [
@@ -385,7 +389,14 @@ class Worker:
             self.backplane.signal(signal)
 
     def _hear_signal(self, signal: Signal) -> None:
-        self.signalling.give(signal)
+        if signal.frame:
+            self.signalling.give(signal)
+        else:
+            self.presence.heard(signal.channel)
+
+    def _hint_presence(self, channel: ChannelName) -> None:
+        """A signal without a frame, which no client can send: it may be lost like one, and of many one is enough."""
+        self.backplane.signal(Signal(channel, "", "", ""))
 
     def _hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
         self.hub.hear_of(channel, epoch, head)
@@ -562,6 +573,7 @@ class Worker:
             self.counts.deleted += retention.delete_chunks()
             cursors.forget_old(time.time())
             upstreams.forget_old(time.time())
+            presence.forget_old()
             self.counts.retained_at = time.time()
         except Exception:
             counting.database_errors.add("retention")

@@ -99,6 +99,19 @@ class ChannelOut(Fields):
     last_time = serializers.IntegerField(allow_null=True, help_text="Unix milliseconds.")
 
 
+class MemberOut(Fields):
+    client = serializers.CharField()
+    connections = serializers.IntegerField(help_text="0: all of them broke less than ten seconds ago.")
+    data = serializers.JSONField()  # type: ignore[assignment]  # as above
+    since = serializers.IntegerField(help_text="Unix milliseconds.")
+
+
+class MembersOut(Fields):
+    members = MemberOut(many=True)
+    count = serializers.IntegerField(help_text="All members, on this page or not.")
+    next = serializers.CharField(allow_null=True, help_text="`page` of the next page; null: this is the last.")
+
+
 class TokenIn(Fields):
     client = serializers.CharField(max_length=128)
     cap = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)

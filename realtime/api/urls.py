@@ -21,6 +21,7 @@ urlpatterns = [
     re_path(r"\Aapi/v1/clients/(?P<client>(?s:.*))/connections\Z", desk.ConnectionsView.as_view(), name="connections"),
     path("api/v1/tokens", views.TokensView.as_view(), name="tokens"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/messages\Z", views.MessagesView.as_view(), name="messages"),
+    re_path(rf"\Aapi/v1/channels/{_NAME}/presence\Z", views.PresenceView.as_view(), name="presence"),
     re_path(rf"\Aapi/v1/channels/{_NAME}\Z", views.ChannelView.as_view(), name="channel"),
     # Last: whatever stands below /api and is none of the above has an answer in the shape of the API.
     re_path(r"\Aapi(?:/|\Z)", errors.not_found),

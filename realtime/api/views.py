@@ -13,11 +13,12 @@ from typing import Any, Literal, cast
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from msgspec import Raw
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from realtime import budgets
+from realtime import budgets, presence
 from realtime.api import local, serializers
 from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler, tell_rate
@@ -234,6 +235,50 @@ class ChannelView(PlatformView):
             "last_time": state.last_time or None,
         }
         return json_response(codec.encode(fields))
+
+
+class PresenceView(PlatformView):
+    """The members of a channel."""
+
+    @described(
+        "bad_frame",
+        "bad_channel",
+        "forbidden",
+        "not_found",
+        "rate_limited",
+        operation_id="presence",
+        parameters=[
+            NAME,
+            OpenApiParameter("limit", int, description="1–1000, default 100."),
+            OpenApiParameter("page", str, description="`next` of the page before."),
+        ],
+        responses={200: OpenApiResponse(serializers.MembersOut, "Members in the order of their client ids.")},
+        auth=ANYBODY,
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """Who is a member of a channel, on all workers, and how many are. Needs the operation `presence`."""
+        query = request._request.GET
+        limit = integer(query, "limit", least=1, most=PAGE_MOST) or PAGE_DEFAULT
+        page = query.get("page", "")
+        if page and not is_client_id(page):
+            raise ProtocolError("bad_frame", "The parameter page is no `next`.", remedy="Correct the parameter.")
+        channel = channel_in(request._request, name)
+        identity = identity_of(request)
+        require(identity, channel, "presence")
+        budgets.check(identity.client, channel)
+        found = presence.members(channel, page, limit + 1)
+        members = [
+            {
+                "client": member.client,
+                "connections": member.connections,
+                "data": Raw(member.data.encode()),
+                "since": member.since,
+            }
+            for member in found[:limit]
+        ]
+        budgets.charge(identity.client, sum([len(member.data) for member in found]))
+        after = found[limit - 1].client if len(found) > limit else None
+        return json_response(codec.encode({"members": members, "count": presence.count(channel), "next": after}))
 
 
 class TokensView(PlatformView):

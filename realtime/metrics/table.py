@@ -646,6 +646,31 @@ METRICS: Final[tuple[Metric, ...]] = (
         ),
     ),
     Metric(
+        "seriatim_presence_members",
+        "gauge",
+        (),
+        "Clients that are members of a channel by connections to this worker; one in two channels counts twice.",
+        "A client at two workers counts at both.",
+        _one(lambda worker: len(worker.presence.membership)),
+    ),
+    Metric(
+        "seriatim_presence_followers",
+        "gauge",
+        (),
+        "Attachments here that are told who is present.",
+        "",
+        _one(lambda worker: worker.presence.followers),
+    ),
+    Metric(
+        "seriatim_presence_total",
+        "counter",
+        ("what",),
+        "`events` told (once, however many follow), `syncs` sent, rows `written`, channels `read`, and `failures` of "
+        "reads and writes.",
+        "Many `syncs` without new attaches: clients that do not read. `failures`: the database is away.",
+        _by(lambda worker: worker.presence.counts, "events", "syncs", "written", "read", "failures"),
+    ),
+    Metric(
         "seriatim_gaps_told_total",
         "counter",
         ("reason",),
