@@ -244,7 +244,7 @@ def draw(found: dict[tuple[str, str], float]) -> str:
     base = TOP + PANEL
     title = "What the busiest server has to do, as a multiple of its share"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {base + 92}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {base + 112}" role="img" '
         'font-family="system-ui, sans-serif" font-size="13" fill="#223">',
         f"<title>{title}, by use and algorithm</title>",
         '<rect width="100%" height="100%" fill="#fff"/>',
@@ -268,16 +268,19 @@ def draw(found: dict[tuple[str, str], float]) -> str:
                 f'<rect x="{x + number * BAR + 1}" y="{base - tall:.1f}" width="{BAR - 2}" height="{max(tall, 1):.1f}" '
                 f'fill="{COLOURS[number]}"><title>{escape(algorithm)}: {found[algorithm, use.name]:.2f}</title></rect>'
             )
-    across = float(LEFT)
+    across, y = float(LEFT), base + 44
     for number, algorithm in enumerate(ALGORITHMS):
-        parts.append(f'<rect x="{across:.0f}" y="{base + 44}" width="11" height="11" fill="{COLOURS[number]}"/>')
-        parts.append(f'<text x="{across + 16:.0f}" y="{base + 54}" font-size="11">{escape(algorithm)}</text>')
-        across += 34 + 6.2 * len(algorithm)
+        wide = 34 + 6.6 * len(algorithm)
+        if across + wide > width:
+            across, y = float(LEFT), y + 20
+        parts.append(f'<rect x="{across:.0f}" y="{y}" width="11" height="11" fill="{COLOURS[number]}"/>')
+        parts.append(f'<text x="{across + 16:.0f}" y="{y + 10}" font-size="11">{escape(algorithm)}</text>')
+        across += wide
     caption = (
         f"Simulated: {SERVERS} servers, about {ARRIVALS_PER_S * LIFE_S:,.0f} connections; 95 % quantile of all "
         f"seconds, median of {len(SEEDS)} seeds. python -m bench.balancing"
     )
-    parts.append(f'<text x="{LEFT}" y="{base + 80}" fill="#667" font-size="11">{caption}</text>')
+    parts.append(f'<text x="{LEFT}" y="{y + 36}" fill="#667" font-size="11">{caption}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
