@@ -223,6 +223,7 @@ function world(random = 0) {
     random: () => random,
     onWire: () => {},
     onBreak: (what) => breaks.push(what),
+    onBack: (what) => breaks.push(what),
     onChange: () => {},
   });
   const link = () => links[links.length - 1];
@@ -273,7 +274,7 @@ test("after a cut the session goes on from its position", async () => {
   await place.up();
   assert.deepEqual(place.sent("attach")[0].from, { epoch: "k3J9", serial: 42 });
   assert.equal(place.sent("attach")[0].window, 8);
-  assert.deepEqual(place.breaks, ["You cut the line. Back after 2.4 s on worker w2."]);
+  assert.deepEqual(place.breaks, ["You cut the line", "Back after 2.4 s on worker w2."]);
 });
 
 test("a lost line comes back by itself, one that was ended does not", async () => {

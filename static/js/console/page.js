@@ -32,6 +32,8 @@ const backoff = new Backoff();
 let token = "";
 /** @type {{ channel: string, messages: Record<string, unknown>[] } | null} */
 let lastPublished = null;
+/** @type {Row | null} The row of the last cut or loss. */
+let lastBreak = null;
 /** @type {{ way: "all" | "in" | "out", words: string }} */
 const filter = { way: "all", words: "" };
 let isDue = false;
@@ -63,7 +65,11 @@ const session = new Session({
     log.add(direction, text, Date.now());
     drawSoon();
   },
-  onBreak: (what) => log.breakLine(what, Date.now()),
+  onBreak: (what) => (lastBreak = log.breakLine(`${what} at ${clockWithSeconds(Date.now())}.`, Date.now())),
+  onBack: (what) => {
+    // The frame that said so comes behind it, so the list is drawn anew.
+    if (lastBreak !== null) lastBreak.what += ` ${what}`;
+  },
   onChange: drawSoon,
 });
 

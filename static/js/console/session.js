@@ -36,7 +36,8 @@ import { Ledger } from "./ledger.js";
  * @property {{ now: () => number, setTimeout: (run: () => void, delayMs: number) => unknown, clearTimeout: (timer: any) => void }} clock
  * @property {() => number} random
  * @property {(direction: "in" | "out", text: string) => void} onWire
- * @property {(what: string) => void} onBreak
+ * @property {(what: string) => void} onBreak The line is gone, and why.
+ * @property {(what: string) => void} onBack It is there again: more to say about that break.
  * @property {() => void} onChange
  */
 
@@ -200,7 +201,7 @@ export class Session {
     this.ready = frame;
     if (this.#lostAt > 0) {
       const away = ((this.#clock.now() - this.#lostAt) / 1000).toFixed(1);
-      this.#options.onBreak(`${this.#breakWords} Back after ${away} s on worker ${frame.worker}.`);
+      this.#options.onBack(`Back after ${away} s on worker ${frame.worker}.`);
       this.#lostAt = 0;
     }
     this.attempt = 0;
@@ -211,7 +212,7 @@ export class Session {
   /** @param {{ code: number, reason: string }} lost */
   #lost({ code, reason }) {
     this.#link = null;
-    this.#lineGone("The line was lost.");
+    this.#lineGone("The line was lost");
     const waitMs = this.#options.retryAfterMs(this.attempt, code);
     if (waitMs === null) return this.#enter("ended", reason === "" ? `The server closed with ${code}.` : `${code}: ${reason}.`);
     // A try that failed does not begin the time offline anew.
@@ -225,11 +226,9 @@ export class Session {
     this.#clock.clearTimeout(this.#retryTimer);
     this.#link?.close(1000, "");
     this.#link = null;
-    this.#lineGone(line === "cut" ? "You cut the line." : "You disconnected.");
+    this.#lineGone(line === "cut" ? "You cut the line" : "You disconnected");
     this.#enter(line, reason);
   }
-
-  #breakWords = "";
 
   /** @param {string} words */
   #lineGone(words) {
@@ -238,7 +237,7 @@ export class Session {
     this.#ackTimer = this.#headTimer = null;
     if (this.line === "up") {
       this.#lostAt = this.#clock.now();
-      this.#breakWords = words;
+      this.#options.onBreak(words);
     }
     this.ledger?.lineLost(this.#clock.now());
   }
