@@ -100,3 +100,10 @@ def test_the_checks_page_has_every_id() -> None:
 def test_the_ci_runs_what_the_readme_says() -> None:
     command = (ROOT / ".ci" / "run").read_text().splitlines()[-1].removeprefix("exec ")
     assert f"```sh\n{command}\n```" in (ROOT / "README.md").read_text()
+
+
+def test_the_glossary_has_each_term_once_and_in_order() -> None:
+    text = (ROOT / "docs" / "reference" / "glossary.md").read_text()
+    terms = [term.lower() for term in re.findall(r"^\| \*\*(.+?)\*\*", text, re.MULTILINE)]
+    assert len(terms) > 60
+    assert terms == sorted(set(terms))
