@@ -444,7 +444,7 @@ class Bench:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case Dial(try_number, token):
+            case Dial(try_number, token, _):
                 self.server.links.append(Link(self.server, try_number, token, self.core))
             case Send(try_number, text):
                 self.find(try_number).to_server.append(text)

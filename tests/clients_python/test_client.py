@@ -52,9 +52,9 @@ def token(api: Rest) -> Callable[..., str]:
     return issue
 
 
-@pytest.fixture
-async def client(site: Site, token: Callable[..., str]) -> AsyncIterator[Client]:
-    async with Client(site.url, token=token(), backoff=QUICK) as made:
+@pytest.fixture(params=["websocket", "streaming", "polling"])
+async def client(site: Site, token: Callable[..., str], request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    async with Client(site.url, token=token(), backoff=QUICK, transports=[request.param]) as made:
         yield made
 
 

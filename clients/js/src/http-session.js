@@ -214,10 +214,7 @@ export class HttpSession {
       if (this.#isReady && error?.code && error.channel !== undefined && this.#unanswered.has(error.channel)) {
         // All were refused, and this is the first of them: without it the others are told too.
         const { code, channel } = error;
-        const isAgain = this.#entries.get(channel)?.ref === null && ERRORS[code]?.retry;
-        this.#refused({ ...error, code, channel }, "");
-        if (!isAgain) this.#restart();
-        return;
+        return this.#refused({ ...error, code, channel }, "");
       }
       return this.#fail(failure);
     }
@@ -247,7 +244,7 @@ export class HttpSession {
       case "error":
         return this.#refused(frame, line);
       case "detached":
-        this.#entries.delete(frame.channel);
+        if (this.#entries.delete(frame.channel)) this.#restart();
         break;
       case "message":
         // What was on its way when we detached.
@@ -318,6 +315,7 @@ export class HttpSession {
     // Asked by us, for another channel's sake: asked again until it is granted or refused for good.
     if (entry.ref === null && ERRORS[code]?.retry) return this.#restartTimer.setSooner(retryMs ?? AGAIN_MS);
     this.#entries.delete(channel);
+    this.#restart();
     if (entry.ref !== null) this.#tell({ message: "", remedy: "", ...error, type: "error", ref: entry.ref });
     else this.#tell({ type: "detached", channel, reason: code });
   }

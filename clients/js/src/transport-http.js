@@ -222,16 +222,19 @@ class Polling extends Requests {
     };
     void (async () => {
       let attach = wanted;
+      let isFirst = true;
       try {
         while (!ended) {
           timer = this.clock.setTimeout(() => abort.abort(), POLL_WAIT_MS + POLL_GRACE_MS);
-          const body = JSON.stringify({ attach, wait_ms: POLL_WAIT_MS });
+          // The first is to say that all are attached, the others wait for news.
+          const body = JSON.stringify({ attach, wait_ms: isFirst ? 0 : POLL_WAIT_MS });
           const response = await this.request("/poll", token, body, "application/json", abort.signal);
           const { frames, positions, poll_after_ms: afterMs } = await response.json();
           this.clock.clearTimeout(timer);
           if (ended) return;
           onOpen();
-          const told = attach === wanted ? attachedAtPositions(wanted, frames) : [];
+          const told = isFirst ? attachedAtPositions(wanted, frames) : [];
+          isFirst = false;
           for (const frame of [...told, ...frames]) if (!ended) onLine(JSON.stringify(frame));
           if (ended) return;
           // An empty poll is as good as a heartbeat: it shows that the line is well.

@@ -13,16 +13,17 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, assert_never, cast
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from seriatim_client.addresses import socket_url
+from seriatim_client.addresses import rest_url, socket_url
 from seriatim_client.attachment import ChannelState, Step
 from seriatim_client.backoff import BackoffOptions, Random
 from seriatim_client.chance import strong_random
@@ -40,14 +41,17 @@ from seriatim_client.effects import (
     Send,
     Settle,
     Tell,
+    TryBest,
     Wake,
 )
 from seriatim_client.errors import SeriatimError
 from seriatim_client.frames import Attached, Ready, Signal
+from seriatim_client.http_socket import HttpSocket
 from seriatim_client.line_state import State
 from seriatim_client.messages import Discontinuity, HistoryPage, Load, Message, Published, Snapshot
 from seriatim_client.outbox import OutboxLimits, Unsent
 from seriatim_client.positions import From, FromArgument, Position, check_from
+from seriatim_client.transport_choice import TransportName
 
 logger = logging.getLogger("seriatim_client")
 
@@ -56,6 +60,8 @@ TOKEN_WITHIN_S: Final = 30
 """How long the application's token function may take."""
 HANG_UP_WITHIN_S: Final = 2
 """How long a connection that ends may take to write what is left; a dead line never does."""
+BEST_WITHIN_S: Final = 15
+"""How long a WebSocket may take to become ready that is tried beside another transport."""
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 """Of a frame of the server. Far above what it sends; a bound all the same."""
 
@@ -74,7 +80,7 @@ class _Link:
         self.texts: deque[str] = deque()
         self.news = asyncio.Event()
         self.is_ending = False
-        self.socket: ClientConnection | None = None
+        self.socket: ClientConnection | HttpSocket | None = None
         self.reader: asyncio.Task[None] | None = None
         self.writer: asyncio.Task[None] | None = None
 
@@ -94,20 +100,25 @@ class Client:
         outbox: OutboxLimits | None = None,
         headers: dict[str, str] | None = None,
         proxy: str | Literal[True] | None = True,
+        transports: Sequence[TransportName] = ("websocket", "streaming", "polling"),
         random: Random = strong_random,
     ) -> None:
         """Does not connect yet; raises `ValueError` for what is no address.
 
-        `headers`: more headers for the handshake. `proxy`: True takes that of the environment. A `token` function that
-        is no coroutine function runs in a thread, since it may block. When it raises, the try has failed and the next
-        one follows with backoff; `SeriatimError` `unauthorized`, or an HTTP error 401 or 403, means `signed_out`.
+        `headers`: more headers for the handshake. `proxy`: True takes that of the environment. `transports`: the best
+        first; the next is tried where one does not get through, and a WebSocket again in the background. A `token`
+        function that is no coroutine function runs in a thread, since it may block. When it raises, the try has failed
+        and the next one follows with backoff; `SeriatimError` `unauthorized`, or an HTTP error 401 or 403, means
+        `signed_out`.
         """
         self.url = socket_url(url)
         self._token = token
         self._headers = headers or {}
         self._proxy: Any = proxy
         self._ahead_ms = time.time() * 1000 - time.monotonic() * 1000
-        options = CoreOptions(backoff=backoff or BackoffOptions(), outbox=outbox or OutboxLimits())
+        self._api = rest_url(url)
+        self._http: httpx.AsyncClient | None = None
+        options = CoreOptions(backoff or BackoffOptions(), outbox or OutboxLimits(), tuple(transports))
         self._core = Core(random, self._now(), options)
         self._channels: dict[str, Channel] = {}
         self._links: dict[int, _Link] = {}
@@ -149,6 +160,9 @@ class Client:
         current = asyncio.current_task()
         while tasks := [task for task in self._tasks if task is not current]:
             await asyncio.wait(tasks)
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
     async def __aenter__(self) -> Self:
         self.connect()
@@ -178,6 +192,11 @@ class Client:
     @property
     def state(self) -> State:
         return self._core.state
+
+    @property
+    def transport(self) -> TransportName:
+        """What carries the current connection, or carried the last one."""
+        return self._core.transport
 
     @property
     def ready(self) -> Ready | None:
@@ -260,9 +279,11 @@ class Client:
                 self._tell_waiters()
             case FetchToken():
                 self._fetching = self._spawn(self._fetch(effect))
-            case Dial(try_number, token):
+            case Dial(try_number, token, transport):
                 link = self._links[try_number] = _Link()
-                link.reader = self._spawn(self._run_link(try_number, link, token))
+                link.reader = self._spawn(self._run_link(try_number, link, token, transport))
+            case TryBest(try_number, token):
+                self._spawn(self._try_best(try_number, token))
             case Hangup(try_number, code, reason):
                 link = self._links.pop(try_number, None)
                 if link is not None:
@@ -350,22 +371,48 @@ class Client:
         value = await asyncio.to_thread(self._token)
         return await value if inspect.isawaitable(value) else value
 
-    async def _run_link(self, try_number: int, link: _Link, token: str | None) -> None:
+    async def _open_websocket(self, token: str | None) -> ClientConnection:
         headers = dict(self._headers)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        # The core has its own limits of time and its own heartbeat.
+        return await connect(
+            self.url,
+            subprotocols=[SUBPROTOCOL],
+            additional_headers=headers,
+            proxy=self._proxy,
+            open_timeout=None,
+            ping_interval=None,
+            close_timeout=HANG_UP_WITHIN_S,
+            max_size=MAX_FRAME_BYTES,
+        )
+
+    def _open_http(self, token: str | None, *, polls: bool) -> HttpSocket:
+        if self._http is None:
+            given = self._proxy if isinstance(self._proxy, str) else None
+            self._http = httpx.AsyncClient(headers=self._headers, proxy=given, trust_env=self._proxy is True)
+        return HttpSocket(self._http, self._api, token, polls=polls)
+
+    async def _try_best(self, try_number: int, token: str | None) -> None:
+        """A WebSocket that becomes ready, and is closed again."""
+        works = False
         try:
-            # The core has its own limits of time and its own heartbeat.
-            socket = await connect(
-                self.url,
-                subprotocols=[SUBPROTOCOL],
-                additional_headers=headers,
-                proxy=self._proxy,
-                open_timeout=None,
-                ping_interval=None,
-                close_timeout=HANG_UP_WITHIN_S,
-                max_size=MAX_FRAME_BYTES,
-            )
+            async with asyncio.timeout(BEST_WITHIN_S):
+                socket = await self._open_websocket(token)
+                works = isinstance(await socket.recv(), str)
+                await socket.close()
+        except Exception as error:
+            logger.debug("a WebSocket does not get through yet: %r", error)
+        self._core.best_tried(try_number, works, self._now())
+        self._perform()
+
+    async def _run_link(self, try_number: int, link: _Link, token: str | None, transport: TransportName) -> None:
+        socket: ClientConnection | HttpSocket
+        try:
+            if transport == "websocket":
+                socket = await self._open_websocket(token)
+            else:
+                socket = self._open_http(token, polls=transport == "polling")
         except InvalidStatus as error:
             response = error.response
             wait_ms = _retry_after_ms(response.headers.get("Retry-After"), time.time())
@@ -393,7 +440,7 @@ class Client:
         self._core.lost(try_number, code, socket.close_reason or "", self._now())
         self._perform()
 
-    async def _write(self, link: _Link, socket: ClientConnection) -> None:
+    async def _write(self, link: _Link, socket: ClientConnection | HttpSocket) -> None:
         try:
             while True:
                 while link.texts:
@@ -418,7 +465,10 @@ class Client:
                     await asyncio.wait([link.writer])
                 await link.socket.close(code, reason)
         except TimeoutError:
-            link.socket.transport.abort()
+            if isinstance(link.socket, HttpSocket):
+                link.socket.abort()
+            else:
+                link.socket.transport.abort()
             if link.writer is not None:
                 link.writer.cancel()
 

@@ -27,6 +27,9 @@ PROBE_WITHIN_MS: Final = 10_000
 ANSWER_WITHIN_MS: Final = 60_000
 """From a request to its answer. The server gives up on its database long before; a thin line may need most of it."""
 
+NOTHING_CAME: Final = "no answer while connecting"
+"""Reason of a connection that never became ready in time."""
+
 _HEADER_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 """What a header can carry; every JWT is such."""
 
@@ -168,7 +171,7 @@ class Connection:
             if late_ms > LATE_MS:
                 self._opened_at_ms = now_ms
             if now_ms - self._opened_at_ms >= READY_WITHIN_MS:
-                self.lost(1006, "no answer while connecting")
+                self.lost(1006, NOTHING_CAME)
             else:
                 self._schedule()
             return

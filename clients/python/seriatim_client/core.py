@@ -16,7 +16,7 @@ from seriatim_client.attachment import Attachment, ChannelState, Step
 from seriatim_client.backoff import Backoff, BackoffOptions, Random
 from seriatim_client.clock import Clock, Timer
 from seriatim_client.codes import meant_code, reconnect_after, retry_after_ms
-from seriatim_client.connection import Connection, OnAnswer
+from seriatim_client.connection import NOTHING_CAME, Connection, OnAnswer
 from seriatim_client.data import to_json
 from seriatim_client.effects import (
     Dial,
@@ -31,6 +31,7 @@ from seriatim_client.effects import (
     Settle,
     Tell,
     TokenReason,
+    TryBest,
 )
 from seriatim_client.errors import SeriatimError
 from seriatim_client.frames import (
@@ -58,6 +59,7 @@ from seriatim_client.messages import HistoryPage, Published
 from seriatim_client.names import check_channel, is_event
 from seriatim_client.outbox import Outbox, OutboxLimits, Unsent
 from seriatim_client.positions import From, Position
+from seriatim_client.transport_choice import TransportChoice, TransportName
 
 GOOD_AFTER_MS: Final = 10_000
 """A connection that was ready for so long was a good one: the next backoff starts anew."""
@@ -71,6 +73,8 @@ MOVE_GRACE_MS: Final = 5_000
 """How long a worker that said it leaves may take to close before we leave it."""
 SENT_WITHIN_MS: Final = 3_000
 """How long the account of a recovery waits for our own messages to be stored."""
+OTHER_WITHIN_MS: Final = 500
+"""How soon another transport is tried when one does not get through."""
 MEASURE_MS: Final = 2_000
 """How often a line whose answers are late is measured."""
 MOST_ASKS: Final = 5
@@ -81,6 +85,8 @@ MOST_ASKS: Final = 5
 class CoreOptions:
     backoff: BackoffOptions = field(default_factory=BackoffOptions)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    transports: tuple[TransportName, ...] = ("websocket", "streaming", "polling")
+    """The best first. The next is tried where one does not get through, and the best again in the background."""
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +128,10 @@ class Core:
         self._token_timer = self.clock.timer(lambda late_ms: self._renew())
         self._move_timer = self.clock.timer(lambda late_ms: self._leave_worker())
         self._recovered_timer = self.clock.timer(lambda late_ms: self._tell_recovered())
+        self._upgrade_timer = self.clock.timer(lambda late_ms: self._try_best())
+        self._choice = TransportChoice(options.transports)
+        self.transport = self._choice.current
+        """Of the current connection, or of the last one."""
         self._latency = Latency()
         self.ready: Ready | None = None
         self._ready_at_ms: float | None = None
@@ -463,7 +473,31 @@ class Core:
 
     def _dial(self) -> None:
         self._connection = Connection(self.clock, self, self._token)
-        self.emit(Dial(self._try_number, self._connection.header_token))
+        self.transport = self._choice.current
+        self.emit(Dial(self._try_number, self._connection.header_token, self.transport))
+
+    def _set_upgrade(self) -> None:
+        # What is left for something else than a WebSocket stays left.
+        if self.transport != self._choice.best == "websocket":
+            self._upgrade_timer.set(self._choice.upgrade_ms)
+
+    def _try_best(self) -> None:
+        """Beside the connection in use. When the best stands, the next connection is its own, and the channels resume
+        on it from where they are."""
+        if self._connection is not None and self._connection.is_ready:
+            self.emit(TryBest(self._try_number, self._connection.header_token))
+
+    def best_tried(self, try_number: int, works: bool, now_ms: float) -> None:
+        """The best transport became ready, or did not."""
+        self.clock.tell(now_ms)
+        if try_number != self._try_number or self._connection is None:
+            return
+        if works:
+            self._choice.upgraded()
+            self._open()
+        else:
+            self._choice.not_upgraded()
+            self._set_upgrade()
 
     def write(self, text: str) -> None:
         self.emit(Send(self._try_number, text))
@@ -472,6 +506,8 @@ class Core:
         assert self._connection is not None
         self.ready = frame
         self._ready_at_ms = self.clock.now_ms
+        self._choice.ready()
+        self._set_upgrade()
         self._move_at_ms = None
         self._last_error = None
         self._token_expires(frame.expires_ms)
@@ -570,6 +606,7 @@ class Core:
             self._token_timer,
             self._move_timer,
             self._recovered_timer,
+            self._upgrade_timer,
         ):
             timer.clear()
         self._owes_recovered = False
@@ -586,7 +623,14 @@ class Core:
 
     def is_lost(self, code: int, reason: str, heard_at_ms: float) -> None:
         was_ready = self._ready_at_ms is not None
-        if self._ready_at_ms is not None and self.clock.now_ms - self._ready_at_ms >= GOOD_AFTER_MS:
+        lived_ms = None if self._ready_at_ms is None else self.clock.now_ms - self._ready_at_ms
+        has_moved = self._choice.ended(
+            is_broken=code in (1005, 1006),
+            lived_ms=lived_ms,
+            is_timeout=reason == NOTHING_CAME,
+            now_ms=self.clock.now_ms,
+        )
+        if lived_ms is not None and lived_ms >= GOOD_AFTER_MS:
             self._reconnect_backoff.reset()
             self._attempt = 0
             self._refusals = 0
@@ -626,7 +670,9 @@ class Core:
                 code=meant,
             )
         else:
-            self._retry(self._reconnect_backoff.next_ms(), Line.OFFLINE, reason=why, code=meant, since_ms=heard_at_ms)
+            # Another transport may get through at once.
+            wait_ms = min(self._reconnect_backoff.next_ms(), OTHER_WITHIN_MS if has_moved else inf)
+            self._retry(wait_ms, Line.OFFLINE, reason=why, code=meant, since_ms=heard_at_ms)
 
     def _retry(
         self, wait_ms: float, name: Line, *, reason: str, code: int | None = None, since_ms: float | None = None

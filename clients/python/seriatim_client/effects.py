@@ -12,6 +12,7 @@ from typing import Literal
 from seriatim_client.errors import SeriatimError
 from seriatim_client.frames import Attached, Ready, Signal
 from seriatim_client.line_state import State
+from seriatim_client.transport_choice import TransportName
 
 TokenReason = Literal["connect", "expiring", "unauthorized"]
 
@@ -26,11 +27,20 @@ class FetchToken:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a WebSocket, then say `opened` or `refused`; later `received` and, once, `lost`."""
+    """Open a connection, then say `opened` or `refused`; later `received` and, once, `lost`."""
 
     try_number: int
     token: str | None
     """For the header `Authorization`; None when there is none or it travels in a frame."""
+    transport: TransportName
+
+
+@dataclass(frozen=True, slots=True)
+class TryBest:
+    """See whether a WebSocket gets through by now, then say `best_tried`."""
+
+    try_number: int
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +124,4 @@ class RoomMade:
     """Something left the outbox."""
 
 
-Effect = FetchToken | Dial | Send | Hangup | Settle | Fail | Wake | End | Tell | RoomMade
+Effect = FetchToken | Dial | TryBest | Send | Hangup | Settle | Fail | Wake | End | Tell | RoomMade
