@@ -36,6 +36,11 @@ class Wanted:
         """Resumed: the client knows where it is."""
         return isinstance(self.position, Mapping) and "serial" in self.position
 
+    @property
+    def epoch(self) -> object:
+        """Of the log in which it is at a position."""
+        return self.position.get("epoch") if isinstance(self.position, Mapping) else None
+
     def frame(self, ref: int) -> str:
         """The `attach` frame."""
         position = {} if self.position is ABSENT else {"from": self.position}

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -433,9 +433,9 @@ class StreamLink(HttpLink):
 class PollLink(HttpLink):
     """Gathers the frames of one poll, and the positions behind them."""
 
-    def __init__(self, high_bytes: int, waiting_for: Iterable[str], *, tells_ready: bool = False) -> None:
-        """`waiting_for`: channels attached at a position; that they are attached there is no news. `tells_ready`: who
-        one is, is what was asked."""
+    def __init__(self, high_bytes: int, waiting_for: Mapping[str, object], *, tells_ready: bool = False) -> None:
+        """`waiting_for`: the epochs of channels attached at a position; that they are attached there is no news.
+        `tells_ready`: who one is, is what was asked."""
         super().__init__(TEXTS, high_bytes)
         self.frames: list[str] = []
         self.positions: dict[str, dict[str, object]] = {}
@@ -445,7 +445,7 @@ class PollLink(HttpLink):
         self.news = asyncio.Event()
         self.full = asyncio.Event()
         self._size = 0
-        self._known = set(waiting_for)
+        self._known = dict(waiting_for)
         self._untold = {"heartbeat", "auth.expiring"} if tells_ready else {"ready", "heartbeat", "auth.expiring"}
         self._epochs: dict[str, str | None] = {}
         self._serials: dict[str, int] = {}
@@ -487,9 +487,9 @@ class PollLink(HttpLink):
             self._serials[channel] = serial
             if frame["resumed"] and channel not in self.snapshots:
                 self._move(channel, self._epochs[channel], serial)
-            if frame["resumed"] and channel in self._known:
-                # Once: later ones are unasked, and tell something.
-                self._known.discard(channel)
+            # Once: later ones are unasked, and tell something; so does the epoch of a log that began meanwhile.
+            known = self._known.pop(channel, ...)
+            if frame["resumed"] and known == epoch:
                 return
         elif kind == "skipped":
             last = frame["to"]

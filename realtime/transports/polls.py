@@ -38,7 +38,7 @@ async def serve_poll(request: Request, send: Send, running: Worker, cors: list[h
     identity = await http.identify(request, running, changes=False)
     at_positions = all(each.at_position for each in wanted)
     place = http.admit(request, running, returning=at_positions)
-    waiting_for = [each.channel for each in wanted if each.at_position]
+    waiting_for = {each.channel: each.epoch for each in wanted if each.at_position}
     link = PollLink(settings.POLL_BYTES, waiting_for, tells_ready=not wanted)
     link.snapshots.update(each.channel for each in wanted if each.position == "latest")
     connection = Connection(running, link, "poll", place, speaks=False)

@@ -81,6 +81,8 @@ async def test_a_channel_that_is_born_between_two_polls_is_read_from_its_start()
     await publish("a", 1)
     second = await poll(at("a", first["positions"]["a"]))
     assert data_of(second) == [1]
+    # With its epoch: positions beyond the first mean nothing without.
+    assert second["frames"][0]["type"] == "attached" and second["frames"][0]["epoch"] is not None
 
 
 async def test_skips_move_the_position() -> None:
