@@ -63,23 +63,24 @@ class Person:
     @property
     def texts(self) -> list[str]:
         """The messages as they stand, own unsent ones last."""
-        return self.page.locator("li.msg .text").all_inner_texts()
+        return self.page.locator("[data-list] li.msg .text").all_inner_texts()
 
     @property
     def serials(self) -> list[int]:
-        ids = self.page.eval_on_selector_all("li.msg[id]", "all => all.map(one => one.id)")
+        ids = self.page.eval_on_selector_all("[data-list] li.msg[id]", "all => all.map(one => one.id)")
         return [int(str(each)[1:]) for each in ids]
 
     @property
     def states(self) -> list[str]:
         """The lines that say what became of a message of ours."""
-        return [re.sub(r"\s+", " ", each).strip() for each in self.page.locator("li.msg .st").all_inner_texts()]
+        lines = self.page.locator("[data-list] li.msg .st").all_inner_texts()
+        return [re.sub(r"\s+", " ", each).strip() for each in lines]
 
     def wait_for_texts(self, *texts: str) -> None:
         """Wait until all of these are there as messages of the log, in this order, each once."""
 
         def there() -> bool:
-            stored = self.page.locator("li.msg[id] .text").all_inner_texts()
+            stored = self.page.locator("[data-list] li.msg[id] .text").all_inner_texts()
             return [each for each in stored if each in texts] == list(texts)
 
         eventually(there, LONG_S, what=f"{self.name} reads {texts} once and in order")

@@ -100,14 +100,18 @@ export function popUp(anchor, content, stepOf) {
     if (by !== undefined || event.key === "Escape" || event.key === "Tab") event.preventDefault();
     if (event.key === "Escape" || event.key === "Tab") close();
   });
-  document.body.append(content);
+  // Where the anchor is: inside a dialog the rest is inert, and everything belongs to a landmark.
+  const host = anchor.closest("dialog, #side") ?? document.querySelector("main") ?? document.body;
+  host.append(content);
+  // An element that is moved is the origin of what is fixed in it.
+  const origin = getComputedStyle(host).translate === "none" ? { left: 0, top: 0 } : host.getBoundingClientRect();
   const box = anchor.getBoundingClientRect();
   const own = content.getBoundingClientRect();
   const left = Math.max(8, Math.min(box.right - own.width, innerWidth - own.width - 8));
   const isRoomAbove = box.top - own.height - 6 > 56;
   const top = isRoomAbove ? box.top - own.height - 6 : Math.min(box.bottom + 6, innerHeight - own.height - 8);
-  content.style.setProperty("left", `${left}px`);
-  content.style.setProperty("top", `${top}px`);
+  content.style.setProperty("left", `${left - origin.left}px`);
+  content.style.setProperty("top", `${top - origin.top}px`);
   addEventListener("pointerdown", outside, true);
   content.querySelector("button")?.focus();
   return close;

@@ -15,7 +15,7 @@ import { textNode } from "./markdown-view.js";
 /** What the element of a message depends on, beside the message itself. @param {Extract<Row, { kind: "message" }>} row @param {RowContext} context */
 export function messageSignature({ message, continues, isSent, seenBy, change }, context) {
   const people = [message.client, message.deleted, ...seenBy, ...message.replies.clients].map((each) => context.nameOf(each));
-  return `m ${continues} ${isSent} ${people} ${change?.id} ${change?.state} ${change?.reason} ${JSON.stringify(message)}`;
+  return `m ${continues} ${isSent} ${people} ${change?.id} ${change?.state} ${change?.reason}`;
 }
 
 /** @param {HTMLLIElement} node @param {Extract<Row, { kind: "message" }>} row @param {RowContext} context */
@@ -37,8 +37,7 @@ export function fillMessage(node, { message, continues, isSent, seenBy, change }
       byLine(context.nameOf(client), time, serial, continues),
       inRoom && message.thread !== null ? el("p", { class: "from-thread" }, el("button", { class: "link", type: "button", "data-do": "thread" }, "Replied in a thread")) : null,
       deleted !== null ? el("p", { class: "gone" }, goneText(deleted, context.nameOf)) : null,
-      deleted === null && message.text !== "" ? textNode(message.text, message.mentions, context.me) : null,
-      message.edited === null ? null : el("span", { class: "edited", title: fullTime(message.edited) }, "(edited)"),
+      ...(deleted === null ? said(message, context) : []),
       filesNode(message.files),
       reactionsNode(message.reactions, context),
       inRoom && message.replies.count > 0 ? threadNode(message.replies, context) : null,
@@ -65,6 +64,17 @@ export function fillOwn(node, { own, time, continues }, state, context) {
       state && stateNode(state),
     ),
   );
+}
+
+/** The text, and that it was edited, where it ends. @param {import("./fold.js").Folded} message @param {RowContext} context */
+function said({ text, mentions, edited }, context) {
+  const mark = edited === null ? null : el("span", { class: "edited", title: fullTime(edited) }, "(edited)");
+  if (text === "") return [mark];
+  const node = textNode(text, mentions, context.me);
+  const last = node.lastElementChild;
+  if (mark === null || last?.tagName !== "P") return [node, mark];
+  last.append(" ", mark);
+  return [node];
 }
 
 /** @param {string | null} client @param {RowContext} context */

@@ -1,6 +1,6 @@
 // Keeps what is being read where it is, whatever is added above, below or around it.
 //
-// At the bottom the view stays at the bottom. Anywhere else the message at the top of the view keeps its place on the screen.
+// At the bottom the view stays at the bottom. Anywhere else the message in the middle of the view keeps its place on the screen.
 
 /** So near to the bottom counts as being there. */
 const NEAR_PX = 48;
@@ -71,14 +71,20 @@ export class Scroller {
     this.#isChanging = false;
   }
 
-  /** The first message that is in view. */
+  /**
+   * The message in the middle of the view: one at its edge may itself change when its neighbour becomes known, since a run
+   * of one author has one head.
+   */
   #anchor() {
-    const top = this.#box.getBoundingClientRect().top;
+    const { top, height } = this.#box.getBoundingClientRect();
+    let found = { node: /** @type {Element} */ (this.#box), top };
     for (const node of this.#box.querySelectorAll("li.msg")) {
       const box = node.getBoundingClientRect();
-      if (box.bottom > top + 1) return { node, top: box.top };
+      if (box.bottom <= top) continue;
+      found = { node, top: box.top };
+      if (box.bottom > top + height / 2) break;
     }
-    return { node: this.#box, top: this.#box.getBoundingClientRect().top };
+    return found;
   }
 
   #look() {

@@ -29,7 +29,8 @@ const ROWS_AT_BOTTOM = 100;
 
 export class TimelineView {
   #list;
-  /** @type {Map<string, { node: HTMLLIElement, signature: string }>} */
+  /** `message`: the object that was drawn; the fold makes a new one for every change. */
+  /** @type {Map<string, { node: HTMLLIElement, signature: string, message: object | null }>} */
   #drawn = new Map();
   /** @type {readonly Row[]} */
   #rows = [];
@@ -140,7 +141,8 @@ export class TimelineView {
   #node(row, state, context) {
     const signature = signatureOf(row, state, context);
     const drawn = this.#drawn.get(row.key);
-    if (drawn?.signature === signature) return drawn.node;
+    const message = row.kind === "message" ? row.message : null;
+    if (drawn?.signature === signature && drawn.message === message) return drawn.node;
     const node = drawn?.node ?? el("li");
     const active = drawn === undefined || !node.contains(document.activeElement) || document.activeElement === node ? null : document.activeElement;
     const attribute = active === null ? null : ["data-react", "data-do", "data-action"].find((each) => active.hasAttribute(each));
@@ -152,7 +154,7 @@ export class TimelineView {
       const heir = like ?? node.querySelector("button") ?? node;
       /** @type {HTMLElement} */ (heir).focus();
     }
-    this.#drawn.set(row.key, { node, signature });
+    this.#drawn.set(row.key, { node, signature, message });
     return node;
   }
 }
