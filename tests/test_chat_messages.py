@@ -6,25 +6,25 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from asgiref.sync import sync_to_async
 from django.db import connections
 
 from chat import index
 from chat.authorization import may
 from chat.fold import fold
 from chat.models import IndexedMessage, LastSeen, Mention, Seen
-from realtime import namespaces, publishing
+from realtime import authorization, namespaces, publishing
 from realtime.log.reads import read_page
 from realtime.log.retention import begin_anew, new_epoch, prune
 from realtime.protocol.messages import parse_messages
 from realtime.protocol.names import ClientId, parse_channel
 from realtime.tokens import Identity, create_api_key
 from tests.chatting import Person, logged, make_room, refusal
-from tests.conversation import Peer, bearer, stop_worker
+from tests.conversation import Peer, bearer, in_thread, stop_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -154,8 +154,8 @@ def test_a_key_that_speaks_for_somebody_is_judged_as_he_is(ana: Person, bo: Pers
 @pytest_asyncio.fixture
 async def peers(transactional_db: None) -> AsyncIterator[tuple[Peer, Peer, Person, Person]]:
     """ana and bo on WebSockets, after their conversation."""
-    ana, bo = await sync_to_async(lambda: (Person("ana"), Person("bo")), thread_sensitive=True)()
-    await sync_to_async(converse, thread_sensitive=True)(ana, bo)
+    ana, bo = await in_thread(lambda: (Person("ana"), Person("bo")))
+    await in_thread(converse, ana, bo)
     found = []
     for person in (ana, bo):
         peer = Peer(bearer(person.token()))
@@ -166,6 +166,19 @@ async def peers(transactional_db: None) -> AsyncIterator[tuple[Peer, Peer, Perso
     for peer in found:
         await peer.leave()
     await stop_worker()
+    close_connections_of_hooks()
+
+
+def close_connections_of_hooks() -> None:
+    """Their threads live as long as the process; a test's database can be dropped only when nobody is connected."""
+    all_there = threading.Barrier(authorization.HOOK_THREADS)
+
+    def close() -> None:
+        all_there.wait(10)
+        connections.close_all()
+
+    for done in [authorization._pool().submit(close) for _ in range(authorization.HOOK_THREADS)]:
+        done.result(10)
 
 
 async def test_every_event_is_judged_over_the_socket_as_over_rest(peers: tuple[Peer, Peer, Person, Person]) -> None:
@@ -178,7 +191,7 @@ async def test_every_event_is_judged_over_the_socket_as_over_rest(peers: tuple[P
 
 async def test_mutes_and_removals_hold_on_open_connections(peers: tuple[Peer, Peer, Person, Person]) -> None:
     ana_peer, bo_peer, ana, bo = peers
-    await sync_to_async(make_room, thread_sensitive=True)("loft", "private", owner=bo, member=ana)
+    await in_thread(make_room, "loft", "private", owner=bo, member=ana)
     for peer in (ana_peer, bo_peer):
         await peer.request("attach", channel="chat:loft")
     message = [{"event": "message", "data": {"text": "x"}}]
@@ -186,7 +199,7 @@ async def test_mutes_and_removals_hold_on_open_connections(peers: tuple[Peer, Pe
     typing = {"channel": "chat:loft", "event": "typing", "data": {"on": True}}
     await ana_peer.send({"type": "signal", **typing})
     await bo_peer.read(type="signal", event="typing")
-    act = sync_to_async(bo.browser.post, thread_sensitive=True)
+    act = partial(in_thread, bo.browser.post)
     body = {"client": "ana", "minutes": 5}
     assert (await act("/chat/loft/mute", body, content_type="application/json")).status_code == 200
     assert (await ana_peer.request("publish", channel="chat:loft", messages=message))["code"] == "forbidden"
