@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterable
@@ -65,7 +66,7 @@ def user_of(client: str) -> User | None:
 
 def inbox_of(client: str) -> str:
     """The channel that tells somebody what changes for him. Client ids may have characters that names may not have."""
-    name = client if _IN_CHANNEL.fullmatch(client) else "=" + client.encode().hex()
+    name = client if _IN_CHANNEL.fullmatch(client) else "=" + hashlib.sha256(client.encode()).hexdigest()
     return f"{NAMESPACE}:@{name}"
 
 
