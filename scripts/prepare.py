@@ -28,7 +28,7 @@ TYPESCRIPT = ["typescript@5.9.3"]
 PROGRAMS = os.path.join(STATE, "programs")
 # With the libraries that not every Debian has.
 DEPLOY_PACKAGES = ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1", "nginx", "prometheus"]
-DEPLOY_PROGRAMS = ["usr/sbin/haproxy", "usr/sbin/nginx", "usr/bin/promtool"]
+DEPLOY_PROGRAMS = ["usr/sbin/haproxy", "usr/sbin/nginx", "usr/bin/promtool", "usr/bin/prometheus"]
 
 
 def fail(what, remedy):
