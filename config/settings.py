@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from django.templatetags.static import static
 
 from realtime.conf import keys
 from realtime.layers import redis_layer
@@ -184,7 +185,43 @@ STORAGES = {
     },
 }
 
-UNFOLD = {"SITE_TITLE": "Seriatim", "SITE_HEADER": "Seriatim", "SITE_SUBHEADER": "Operator's desk"}
+# The ramps of static/css/tokens.css: thread and stone.
+UNFOLD = {
+    "SITE_TITLE": "Seriatim",
+    "SITE_HEADER": "Seriatim",
+    "SITE_SUBHEADER": "Operator's desk",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
+    "DASHBOARD_CALLBACK": "realtime.admin.front",
+    "COLORS": {
+        "primary": {
+            "50": "#eef2fe",
+            "100": "#e8edfd",
+            "200": "#cdd8fb",
+            "300": "#9db2ff",
+            "400": "#7491fb",
+            "500": "#4a6cf0",
+            "600": "#2347c5",
+            "700": "#1c3aa3",
+            "800": "#182f80",
+            "900": "#232b4a",
+            "950": "#0e1433",
+        },
+        "base": {
+            "50": "#f7f6f2",
+            "100": "#efede7",
+            "200": "#e2dfd7",
+            "300": "#cfcbc1",
+            "400": "#aaa69c",
+            "500": "#6b675f",
+            "600": "#57544d",
+            "700": "#3a3833",
+            "800": "#2f2e2a",
+            "900": "#1a1a18",
+            "950": "#111110",
+        },
+    },
+    "SIDEBAR": {"navigation": "realtime.admin.navigation"},
+}
 
 # -- security ---------------------------------------------------------------------------------------------------------
 

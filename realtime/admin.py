@@ -1,7 +1,7 @@
-"""The operator's desk: namespaces and API keys to edit; channels and logs to look at.
+"""The operator's desk: rules, limits and keys to edit; channels, connections and logs to look at and to act on.
 
 Rows of the log are only read here: a form that saved a stale `Log` would rewind a head and give serials twice. What
-changes anything calls the same functions as the API.
+changes anything calls the same functions as the API (`realtime.desk`), and stands in the audit log.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 
-from realtime import tokens
+from realtime import desk, live, overview, tokens
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
-from realtime.models import ApiKey, Channel, Log, Namespace
+from realtime.models import (
+    Act,
+    ApiKey,
+    Channel,
+    Limit,
+    LiveConnection,
+    Log,
+    Namespace,
+    Revocation,
+    SigningKey,
+    default_known_operations,
+)
 from realtime.namespaces import rules_named
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, is_client_id, namespace_of, parse_channel
@@ -66,6 +77,41 @@ class ReadOnly:
         return False
 
 
+def actor_of(request: HttpRequest) -> str:
+    """How the audit log names who is logged in."""
+    return f"user:{request.user.get_username()}"
+
+
+class Audited:
+    """Writes every change of a row into the audit log, with the fields that were given."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)  # type: ignore[misc]  # of ModelAdmin, beside which it stands
+        fields = {name: _plain(form.cleaned_data.get(name)) for name in form.changed_data}
+        self._record(request, "change" if change else "make", obj, **fields)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self._record(request, "delete", obj)
+        super().delete_model(request, obj)  # type: ignore[misc]  # as above
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        for obj in queryset:
+            self._record(request, "delete", obj)
+        super().delete_queryset(request, queryset)  # type: ignore[misc]  # as above
+
+    def _record(self, request: HttpRequest, verb: str, obj: Any, **details: object) -> None:
+        desk.record(actor_of(request), f"{verb} {obj._meta.verbose_name}", str(obj), **details)
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | str | list | dict) else str(value)
+
+
+def may_operate(request: HttpRequest) -> bool:
+    """Whether this operator may disconnect, block, publish and change logs."""
+    return request.user.has_perm("realtime.operate")
+
+
 def _moment(time_ms: int | None) -> str:
     if not time_ms:
         return "–"
@@ -89,7 +135,9 @@ class OperationsField(forms.MultipleChoiceField):
 
 class NamespaceForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     known_ops = OperationsField(
-        label="Operations of known clients", help_text="Granted to tokens without cap and to logged-in users."
+        label="Operations of known clients",
+        help_text="Granted to tokens without cap and to logged-in users.",
+        initial=default_known_operations,
     )
     anonymous_ops = OperationsField(
         label="Operations of anonymous clients", help_text="Granted to clients without any credentials."
@@ -101,7 +149,7 @@ class NamespaceForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic a
 
 
 @admin.register(Namespace)
-class NamespaceAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+class NamespaceAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """The rules of channels. A change holds at once here, and in every worker as soon as it hears of it."""
 
     form = NamespaceForm
@@ -189,7 +237,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+class ApiKeyAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Credentials of backends. The text of a key is shown once, on the page that follows its creation."""
 
     form = ApiKeyForm
@@ -216,6 +264,7 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             return
         created, text = tokens.create_api_key(obj.name, obj.capability, obj.expires)
         obj.__dict__.update(created.__dict__)
+        self._record(request, "make", obj, capability=obj.capability, key_id=obj.key_id)
         # For response_add of this very request; the text is stored nowhere, in no session and no cookie.
         request.created_api_key = text  # type: ignore[attr-defined]
 
@@ -241,8 +290,9 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         rows = list(queryset.filter(revoked=False))
         for row in rows:
-            tokens.revoke_api_key(row)
-        self.message_user(request, f"{len(rows)} keys were revoked; no request with them is served any more.")
+            desk.revoke("key", row.key_id, actor=actor_of(request))
+        text = f"{len(rows)} keys were revoked; nothing with them, or with tokens they issued, is served any more."
+        self.message_user(request, text)
 
 
 # ---------------------------------------------------------------- channels
@@ -274,7 +324,7 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Channels by prefix. Adding one is for namespaces whose channels only an operator creates; nothing is edited."""
 
     form = ChannelForm
-    list_display = ("name", "namespace_id", "head", "oldest", "last_time", "messages")
+    list_display = ("name", "namespace_id", "here", "head", "oldest", "last_time", "messages", "operate")
     list_filter = (("namespace", NamespaceFilter),)
     list_select_related = ("log",)
     search_fields = ("name",)
@@ -294,6 +344,18 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         # A channel that comes again under its old name would begin at serial 1, before what subscribers have seen.
         return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        response = super().changelist_view(request, extra_context)
+        shown = getattr(response, "context_data", {}).get("cl")
+        if shown is not None:
+            # One question to the workers for the whole page; the rows are kept by the list that is rendered.
+            rows = list(shown.result_list)
+            counts = live.occupancies([ChannelName(row.name) for row in rows])
+            for row in rows:
+                row.attached = counts[row.name]
+            shown.result_list = rows
+        return response
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Channel]:
         """Without the platform's own channels: what is said there concerns no operator."""
@@ -319,6 +381,15 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     def namespace_id(self, obj: Channel) -> str:
         return obj.namespace_id or ""
 
+    @admin.display(description="Attached")
+    def here(self, obj: Channel) -> str:
+        return str(getattr(obj, "attached", "–"))
+
+    @admin.display(description="Act")
+    def operate(self, obj: Channel) -> str:
+        address = reverse(f"{self.admin_site.name}:realtime_channel_operate", args=[obj.pk])
+        return format_html('<a href="{}">Publish, prune …</a>', address)
+
     @admin.display(description="Epoch")
     def epoch(self, obj: Channel) -> str:
         return _log_of(obj, "epoch", "–")
@@ -343,7 +414,37 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.messages_view)
-        return [path("<int:pk>/messages/", view, name="realtime_channel_messages"), *super().get_urls()]
+        operate = self.admin_site.admin_view(self.operate_view)
+        return [
+            path("<int:pk>/messages/", view, name="realtime_channel_messages"),
+            path("<int:pk>/operate/", operate, name="realtime_channel_operate"),
+            *super().get_urls(),
+        ]
+
+    def operate_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Publishing to a channel, and what changes its log."""
+        channel = self.get_queryset(request).filter(pk=pk).first()
+        if channel is None:
+            raise Http404
+        if not may_operate(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            try:
+                said = _operate(request, channel.name)
+            except (ProtocolError, ValueError) as error:
+                self.message_user(request, getattr(error, "message", str(error)), messages.ERROR)
+            else:
+                self.message_user(request, said)
+            return HttpResponseRedirect(request.path)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Act on {channel.name}",
+            "opts": self.opts,
+            "channel": channel,
+            "log": getattr(channel, "log", None),
+            "attached": live.occupancies([ChannelName(channel.name)])[channel.name],
+        }
+        return TemplateResponse(request, "realtime/admin/operate.html", context)
 
     def messages_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The log of a channel, newest first, a page at a time. `Message` has a composite key, so no ModelAdmin."""
@@ -366,8 +467,40 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             "rows": rows,
             "next_before": rows[-1]["serial"] if page.more and rows else None,
             "first_page": before is None,
+            "rate": _rate(rows),
         }
         return TemplateResponse(request, "realtime/admin/messages.html", context)
+
+
+def _rate(rows: list[dict[str, Any]]) -> str:
+    """How fast the messages of a page came."""
+    if len(rows) < 2 or rows[0]["time"] <= rows[-1]["time"]:
+        return ""
+    per_s = (len(rows) - 1) * 1000 / (rows[0]["time"] - rows[-1]["time"])
+    return f"These came at {per_s:.1f} a second" if per_s >= 0.1 else f"These came at {per_s * 3600:.1f} an hour"
+
+
+def _operate(request: HttpRequest, channel: str) -> str:
+    """Does what the form asks for; what to say of it. ValueError for a form that cannot be."""
+    actor, act = actor_of(request), request.POST.get("act")
+    if act == "publish":
+        try:
+            data = json.loads(request.POST.get("data", ""))
+        except ValueError:
+            raise ValueError("The data is no JSON. Text goes in double quotes.") from None
+        receipt = desk.publish(channel, data, actor=actor, event=request.POST.get("event") or "message")
+        return f"Published as #{receipt.serial}." if receipt.serial else "Published when this request has committed."
+    if act == "prune":
+        text = request.POST.get("upto", "")
+        if not text.isascii() or not text.isdigit() or len(text) > 16:
+            raise ValueError("Give the last serial to take.")
+        desk.prune(channel, int(text), actor=actor)
+        return f"Everything through #{text} is out of the log; the rows go a chunk at a time."
+    if act == "new_epoch":
+        return f"The log has the new epoch {desk.new_epoch(channel, actor=actor)}; all who follow are told."
+    if act == "empty":
+        return f"The log is empty and goes on in epoch {desk.empty(channel, actor=actor)}; rows go a chunk at a time."
+    raise ValueError("Nothing was chosen.")
 
 
 def _log_of(channel: Channel, field: str, otherwise: str) -> str:
@@ -402,3 +535,296 @@ class LogAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no t
     @admin.display(description="Newest message (UTC)")
     def newest(self, obj: Log) -> str:
         return _moment(obj.last_time)
+
+
+# ---------------------------------------------------------------- limits
+
+
+@admin.register(Limit)
+class LimitAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """In force on all workers within two seconds; the strictest of all rows that concern somebody wins."""
+
+    list_display = (
+        "__str__",
+        "connections",
+        "attachments",
+        "publish_rate",
+        "publish_bytes",
+        "message_bytes",
+        "token_lifetime_s",
+    )
+    list_filter = ("scope",)
+    search_fields = ("name",)
+    show_full_result_count = False
+    paginator = BoundedPaginator
+    fieldsets = (
+        (None, {"fields": ("scope", "name"), "description": "Whom the limit is for."}),
+        (
+            "Connections",
+            {
+                "fields": ("connections", "connections_per_address", "attachments", "token_lifetime_s"),
+                "description": "Counted on each worker. Who is connected already stays.",
+            },
+        ),
+        (
+            "Publishing",
+            {
+                "fields": ("publish_rate", "publish_bytes", "message_bytes"),
+                "description": "Refused with the time after which there is room.",
+            },
+        ),
+    )
+
+
+# ---------------------------------------------------------------- signing keys
+
+
+@admin.register(SigningKey)
+class SigningKeyAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Keys that are exchanged while all run: generate one, make it current, and the one before retires by itself."""
+
+    list_display = ("kid", "algorithm", "state", "created", "retires")
+    list_filter = ("state",)
+    fields = ("kid", "algorithm", "state", "public_key", "created", "retires")
+    readonly_fields = ("kid", "state", "public_key", "created", "retires")
+    actions = ("make_current", "retire")
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        return ("algorithm",) if obj is None else self.fields
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("realtime.add_signingkey")
+
+    def has_rotate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("realtime.change_signingkey")
+
+    def save_model(self, request: HttpRequest, obj: SigningKey, form: Any, change: bool) -> None:
+        made = desk.generate_key(obj.algorithm, actor=actor_of(request))
+        obj.__dict__.update(made.__dict__)
+
+    @admin.action(description="Make current: tokens are signed with it", permissions=["rotate"])
+    def make_current(self, request: HttpRequest, queryset: QuerySet[SigningKey]) -> None:
+        rows = list(queryset[:2])
+        if len(rows) != 1:
+            self.message_user(request, "Choose one key: only one is current.", messages.ERROR)
+            return
+        try:
+            desk.make_key_current(rows[0].kid, actor=actor_of(request))
+        except ValueError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, f"Tokens are signed with {rows[0].kid} from now on.")
+
+    @admin.action(description="Retire now: every token they signed is refused", permissions=["rotate"])
+    def retire(self, request: HttpRequest, queryset: QuerySet[SigningKey]) -> None:
+        for row in queryset:
+            desk.retire_key(row.kid, actor=actor_of(request))
+            self.message_user(request, f"{row.kid} is retired; connections that rest on it end.")
+
+
+# ---------------------------------------------------------------- revocations and blocks
+
+
+@admin.register(Revocation)
+class RevocationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """What was taken back, and who is blocked. Deleting a row gives it back."""
+
+    list_display = ("kind", "value", "at", "until", "by", "reason")
+    list_filter = ("kind",)
+    search_fields = ("value",)
+    fields = ("kind", "value", "until", "reason")
+    show_full_result_count = False
+    paginator = BoundedPaginator
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Revocation, form: Any, change: bool) -> None:
+        kind: Any = obj.kind  # the form and the database know no other
+        if kind == "block":
+            desk.block(obj.value, actor=actor_of(request), reason=obj.reason, until=obj.until)
+        else:
+            desk.revoke(kind, obj.value, actor=actor_of(request), reason=obj.reason, until=obj.until)
+        obj.__dict__.update(Revocation.objects.get(kind=obj.kind, value=obj.value).__dict__)
+
+    def delete_model(self, request: HttpRequest, obj: Revocation) -> None:
+        desk.lift(obj.kind, obj.value, actor=actor_of(request))  # type: ignore[arg-type]  # the database checks it
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Revocation]) -> None:
+        for obj in queryset:
+            self.delete_model(request, obj)
+
+
+# ---------------------------------------------------------------- audit log
+
+
+@admin.register(Act)
+class ActAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Who did what. Nobody changes it here."""
+
+    list_display = ("at", "actor", "act", "target", "details")
+    list_filter = ("act",)
+    search_fields = ("=actor", "=target")
+    search_help_text = "A whole actor (user:eve) or target"
+    show_full_result_count = False
+    paginator = BoundedPaginator
+
+
+# ---------------------------------------------------------------- live connections
+
+
+@admin.register(LiveConnection)
+class LiveConnectionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Who is connected to the workers behind this address, asked at this moment."""
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("", view(self.list_view), name="realtime_liveconnection_changelist"),
+            path("trace/", view(self.trace_view), name="realtime_liveconnection_trace"),
+            path("<str:connection>/", view(self.one_view), name="realtime_liveconnection_change"),
+        ]
+
+    def _context(self, request: HttpRequest, title: str, **more: object) -> dict[str, Any]:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "may_operate": may_operate(request),
+            **more,
+        }
+
+    def list_view(self, request: HttpRequest) -> HttpResponse:
+        context = self._context(request, "Connections")
+        client, channel = request.GET.get("client", "")[:128].strip(), request.GET.get("channel", "")[:200].strip()
+        sort = "age" if request.GET.get("sort") == "age" else "waiting"
+        found = live.connections(client=client, channel=channel, sort=sort, most=CONNECTIONS_PAGE)
+        context |= {"found": found, "client": client, "channel": channel, "sort": sort}
+        return TemplateResponse(request, "realtime/admin/connections.html", context)
+
+    def one_view(self, request: HttpRequest, connection: str) -> HttpResponse:
+        """One connection with its attachments; and, by POST, what is done to its client."""
+        context = self._context(request, "Connection")
+        found = live.connection(connection)
+        if request.method == "POST":
+            return self._act(request, found, connection)
+        context |= {"found": found, "id": connection}
+        return TemplateResponse(request, "realtime/admin/connection.html", context, status=200 if found else 404)
+
+    def _act(self, request: HttpRequest, found: dict[str, Any] | None, connection: str) -> HttpResponse:
+        if not may_operate(request):
+            raise PermissionDenied
+        # It may be gone by now: the page says whose it was.
+        client = found["client"] if found is not None else request.POST.get("client", "")
+        act, reason = request.POST.get("act"), request.POST.get("reason", "")[:100]
+        if not is_client_id(client) or act not in ("disconnect", "block"):
+            self.message_user(request, "There is no such connection.", messages.ERROR)
+        elif act == "block":
+            desk.block(client, actor=actor_of(request), reason=reason)
+            self.message_user(request, f"{client} is blocked and disconnected.")
+        else:
+            count = desk.disconnect(client, actor=actor_of(request), reason=reason)
+            self.message_user(request, f"{client} is disconnected; it had {count} connections here.")
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:realtime_liveconnection_changelist"))
+
+    def trace_view(self, request: HttpRequest) -> HttpResponse:
+        context = self._context(request, "Trace a message")
+        context |= traced(request)
+        return TemplateResponse(request, "realtime/admin/trace.html", context)
+
+
+CONNECTIONS_PAGE = 100
+
+
+def traced(request: HttpRequest) -> dict[str, Any]:
+    """What the form for tracing asks for, found or not."""
+    text = request.GET.get("message", "")[:220].strip()
+    if not text:
+        return {"asked": ""}
+    try:
+        found = overview.trace(text)
+    except ProtocolError as error:
+        return {"asked": text, "trace_error": error.message}
+    return {"asked": text, "trace": found, "trace_when": _moment(found.message["time"])}
+
+
+# ---------------------------------------------------------------- front page
+
+
+def front(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """For the project's `UNFOLD["DASHBOARD_CALLBACK"]`: what the front page says, to who may view the platform."""
+    if not request.user.has_perm("realtime.view_liveconnection"):
+        return context
+    found = overview.figures()
+    told = overview.problems(found)
+    busiest = live.busiest(8)
+    states = reads.read_states([ChannelName(name) for name, _ in busiest])
+    return {
+        **context,
+        "front": True,
+        "figures": found,
+        "problems": [
+            {
+                "title": each.title,
+                "text": each.text,
+                "bad": each.weight >= 50,
+                "url": each.where and _address(each.where),
+            }
+            for each in told
+        ],
+        "verdict": overview.verdict(told),
+        "busiest": [(name, count, states[ChannelName(name)]) for name, count in busiest],
+        "acts": list(Act.objects.all()[:6]) if request.user.has_perm("realtime.view_act") else [],
+        **(traced(request) if request.GET.get("message") else {}),
+    }
+
+
+def _address(name: str) -> str:
+    return reverse(f"admin:{name}")
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """For `UNFOLD["SIDEBAR"]["navigation"]`: the desk in the order of its use, for what this operator may see."""
+
+    def item(title: str, icon: str, name: str, permission: str = "") -> dict[str, Any] | None:
+        if permission and not request.user.has_perm(permission):
+            return None
+        return {"title": title, "icon": icon, "link": reverse(f"admin:{name}")}
+
+    def model(title: str, icon: str, name: str) -> dict[str, Any] | None:
+        return item(title, icon, f"realtime_{name}_changelist", f"realtime.view_{name}")
+
+    groups: list[tuple[str, list[dict[str, Any] | None]]] = [
+        ("", [item("Now", "home", "index")]),
+        (
+            "Traffic",
+            [
+                model("Channels", "tag", "channel"),
+                model("Connections", "group", "liveconnection"),
+                item("Trace a message", "search", "realtime_liveconnection_trace", "realtime.view_liveconnection"),
+            ],
+        ),
+        (
+            "Rules",
+            [
+                model("Namespaces", "rule", "namespace"),
+                model("Limits", "speed", "limit"),
+                model("Revocations and blocks", "block", "revocation"),
+            ],
+        ),
+        (
+            "Access",
+            [
+                model("API keys", "key", "apikey"),
+                model("Signing keys", "signature", "signingkey"),
+                item("Users", "person", "auth_user_changelist", "auth.view_user"),
+                item("Groups", "groups", "auth_group_changelist", "auth.view_group"),
+            ],
+        ),
+        ("Record", [model("Audit log", "history", "act")]),
+    ]
+    shown = [(title, [each for each in items if each is not None]) for title, items in groups]
+    # What other applications have registered stands behind it, as the theme lists it.
+    return [{"title": title, "separator": bool(title), "items": items} for title, items in shown if items]

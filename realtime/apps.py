@@ -26,12 +26,14 @@ class RealtimeConfig(AppConfig):
         # Control in every process: a shell that takes away a right must be heard by all who serve clients.
         from realtime import checks, control  # noqa: F401  (importing registers the checks, and who carries changes)
         from realtime.conf import settings
+        from realtime.groups import make_groups
         from realtime.log import witness
 
         settings.load()
         connection_created.connect(witness.remember_file)
         post_migrate.connect(restore_default_namespace, sender=self)
         post_migrate.connect(settle_incarnation, sender=self)
+        post_migrate.connect(make_groups, sender=self)
 
 
 def restore_default_namespace(*, using: str = DEFAULT_DB_ALIAS, apps: Any = global_apps, **_: Any) -> None:

@@ -12,11 +12,26 @@ from typing import Any
 
 from django.db import transaction
 
-from realtime import control, live, revocations, signing, tokens, worker
+from realtime import control, live, publishing, revocations, signing, tokens, worker
 from realtime.conf import settings
+from realtime.log import retention
 from realtime.models import Act, ApiKey, SigningKey
+from realtime.protocol.names import parse_channel
 
-__all__ = ["block", "disconnect", "generate_key", "lift", "make_key_current", "record", "retire_key", "revoke"]
+__all__ = [
+    "block",
+    "disconnect",
+    "empty",
+    "generate_key",
+    "lift",
+    "make_key_current",
+    "new_epoch",
+    "prune",
+    "publish",
+    "record",
+    "retire_key",
+    "revoke",
+]
 
 
 def record(actor: str, act: str, target: str = "", **details: object) -> None:
@@ -28,7 +43,7 @@ def disconnect(client: str, *, actor: str, reason: str = "") -> int:
     """Closes all connections of a client with 4403, on all workers; how many there were behind this address."""
     found = live.count(client)
     with transaction.atomic(using=settings.DATABASE):
-        record(actor, "disconnect", client, connections=found)
+        record(actor, "disconnect", client, **_given(reason=reason), connections=found)
         control.broadcast("disconnect", {"client": client, "reason": reason}, using=settings.DATABASE)
         # The others hear of it; this process's own worker does not listen to itself.
         transaction.on_commit(lambda: _disconnect_here(client, reason), using=settings.DATABASE)
@@ -96,3 +111,33 @@ def retire_key(kid: str, *, actor: str) -> None:
 
 def _given(**details: Any) -> Mapping[str, Any]:
     return {name: value for name, value in details.items() if value}
+
+
+# ---------------------------------------------------------------- channels
+
+
+def publish(channel: str, data: object, *, actor: str, event: str = "message") -> publishing.Receipt:
+    """Publishes one message from nobody, with the operator's authority."""
+    receipt = publishing.publish(channel, data, event=event)
+    record(actor, "publish", channel, serial=receipt.serial, event=event)
+    return receipt
+
+
+def new_epoch(channel: str, *, actor: str) -> str:
+    """Gives the log a new epoch: clients are told that what they have may not be what is stored. Messages stay."""
+    epoch = retention.new_epoch(parse_channel(channel))
+    record(actor, "new epoch", channel, epoch=epoch)
+    return epoch
+
+
+def empty(channel: str, *, actor: str) -> str:
+    """Takes all messages out of the log, which goes on in a new epoch; rows are deleted later, a chunk at a time."""
+    epoch = retention.begin_anew(parse_channel(channel))
+    record(actor, "empty channel", channel, epoch=epoch)
+    return epoch
+
+
+def prune(channel: str, upto: int, *, actor: str) -> None:
+    """Takes everything through the serial out of the log; rows are deleted later, a chunk at a time."""
+    state = retention.prune(parse_channel(channel), upto)
+    record(actor, "prune channel", channel, upto=upto, oldest=state.oldest)

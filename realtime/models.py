@@ -538,6 +538,14 @@ class Limit(models.Model):
         return f"{self.scope} {self.name}".strip()
 
 
+class LiveConnection(models.Model):  # noqa: DJ008  (there is never one)
+    """No table: what the desk shows of open connections is asked of the workers. Here for its permissions."""
+
+    class Meta:
+        managed = False
+        verbose_name = "connection"
+        default_permissions = ("view",)
+        permissions = [("operate", "Can disconnect, block and revoke, publish, and change logs")]
 class Present(models.Model):
     """What one worker says of a client in a channel; counts while the worker's lease holds. Written by
     `realtime.presence`."""

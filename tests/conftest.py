@@ -68,7 +68,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
     A test with transactions ends with all tables emptied, and the next test, in whatever order, would miss them.
     """
-    models = [model for model in apps.get_models() if model._meta.app_label in ("realtime", "chat", "dashboards")]
+    models = [
+        model
+        for model in apps.get_models()
+        if model._meta.managed and model._meta.app_label in ("realtime", "chat", "dashboards")
+    ]
     # Which database this is cannot be restored; it is written anew by itself.
     models.remove(apps.get_model("realtime", "Incarnation"))
     with django_db_blocker.unblock():

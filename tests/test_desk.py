@@ -1,0 +1,303 @@
+"""The desk as its groups see it: who may do what, what stands in the audit log, and how many queries a page costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from realtime import limits, namespaces, overview, revocations, signing, tokens
+from realtime.groups import GROUPS, make_groups
+from realtime.models import Act, ApiKey, Channel, Limit, Log, Namespace, Revocation, SigningKey
+from tests.conversation import Peer, connected, in_thread, stop_worker, token
+from tests.test_admin import fill, form, text_of, url
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    namespaces.reset()
+    tokens.reset_caches()
+    yield
+    namespaces.reset()
+    tokens.reset_caches()
+
+
+@pytest_asyncio.fixture
+async def one_worker() -> AsyncIterator[None]:
+    yield
+    await stop_worker()
+
+
+def person(group: str) -> Client:
+    user = get_user_model().objects.create_user(f"the-{group}", password="one", is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+CONNECTIONS = "admin:realtime_liveconnection_changelist"
+FRONT = "admin:index"
+LISTS = ("namespace", "channel", "log", "limit", "apikey", "signingkey", "revocation", "act", "liveconnection")
+
+
+def test_the_groups_are_made_once_and_stay_as_they_were_changed() -> None:
+    assert set(Group.objects.values_list("name", flat=True)) == set(GROUPS)
+    names = {group.name: set(group.permissions.values_list("codename", flat=True)) for group in Group.objects.all()}
+    assert names["viewer"] < names["operator"] < names["owner"]
+    assert all(name.startswith("view_") for name in names["viewer"])
+    assert names["operator"] - names["viewer"] == {"operate", "add_revocation", "delete_revocation"}
+    Group.objects.get(name="viewer").permissions.clear()
+    make_groups()
+    assert Group.objects.get(name="viewer").permissions.count() == 0
+
+
+def test_a_viewer_sees_everything_and_does_nothing() -> None:
+    viewer, channel = person("viewer"), fill("room", 3)
+    before = list(Channel.objects.values()) + list(Log.objects.values())
+    for model in LISTS:
+        assert viewer.get(url(model)).status_code == 200, model
+    assert viewer.get(reverse(FRONT)).status_code == 200
+    assert viewer.get(url("channel", "messages", channel.pk)).status_code == 200
+    for model in LISTS[:-1]:
+        assert viewer.get(url(model, "add")).status_code == 403, model
+    assert viewer.post(url("namespace", "add"), form()).status_code == 403
+    assert viewer.post(url("limit", "add"), {"scope": "client", "name": "ana"}).status_code == 403
+    assert viewer.post(url("apikey", "add"), {"name": "x", "capability": "{}"}).status_code == 403
+    assert viewer.post(url("revocation", "add"), {"kind": "block", "value": "ana"}).status_code == 403
+    operate = url("channel", "operate", channel.pk)
+    assert viewer.get(operate).status_code == 403
+    assert viewer.post(operate, {"act": "empty"}).status_code == 403
+    one = url("liveconnection", "change", "c_x")
+    assert viewer.post(one, {"client": "ana", "act": "block"}).status_code == 403
+    assert not Act.objects.exists() and not Revocation.objects.exists() and not Limit.objects.exists()
+    assert list(Channel.objects.values()) + list(Log.objects.values()) == before
+
+
+def test_an_operator_acts_but_makes_no_rules() -> None:
+    operator, channel = person("operator"), fill("room", 3)
+    assert operator.post(url("namespace", "add"), form()).status_code == 403
+    assert operator.post(url("limit", "add"), {"scope": "client", "name": "ana"}).status_code == 403
+    assert operator.post(url("apikey", "add"), {"name": "x", "capability": "{}"}).status_code == 403
+    assert operator.get(url("signingkey", "add")).status_code == 403
+    operate = url("channel", "operate", channel.pk)
+    assert "serials 1 to 3" in text_of(operator.get(operate))
+    for body in ({"act": "publish", "data": '{"a":1}', "event": "x"}, {"act": "prune", "upto": "2"},
+                 {"act": "new_epoch"}, {"act": "empty"}):  # fmt: skip
+        assert operator.post(operate, body).status_code == 302
+    log = Log.objects.get(channel=channel)
+    assert (log.oldest, log.head) == (5, 4)
+    acts = [(act.actor, act.act, act.target) for act in Act.objects.order_by("pk")]
+    assert acts == [
+        ("user:the-operator", each, "room") for each in ("publish", "prune channel", "new epoch", "empty channel")
+    ]
+    for body in ({"act": "publish", "data": "{"}, {"act": "prune", "upto": "x"}, {"act": "prune"}, {"act": "fly"}):
+        page = text_of(operator.post(operate, body, follow=True))
+        assert "no JSON" in page or "last serial" in page or "Nothing was chosen" in page
+    assert Act.objects.count() == 4
+
+
+def test_blocks_are_made_and_lifted_on_their_page() -> None:
+    operator = person("operator")
+    operator.post(url("revocation", "add"), {"kind": "block", "value": "mallory", "reason": "abuse"})
+    assert revocations.is_blocked("mallory", 0)
+    row = Revocation.objects.get()
+    assert row.by == "user:the-operator" and row.until is None
+    operator.post(url("revocation", "delete", row.pk), {"post": "yes"})
+    assert not revocations.is_blocked("mallory", 0)
+    operator.post(url("revocation", "add"), {"kind": "jti", "value": "abc"})
+    assert Revocation.objects.get().until is not None
+    assert [act.act for act in Act.objects.order_by("pk")] == ["block", "unblock", "revoke jti"]
+
+
+def test_an_owner_makes_rules_limits_and_keys_which_hold_at_once_and_are_recorded_without_secrets() -> None:
+    owner = person("owner")
+    assert owner.post(url("namespace", "add"), form()).status_code == 302
+    limit = {"scope": "client", "name": "ana", "publish_rate": "5"}
+    assert owner.post(url("limit", "add"), limit).status_code == 302
+    assert limits.of("ana").rates[0].messages_per_s == 5
+    row = Limit.objects.get()
+    assert owner.post(url("limit", "change", row.pk), {**limit, "publish_rate": "7"}).status_code == 302
+    assert limits.of("ana").rates[0].messages_per_s == 7
+    page = text_of(owner.post(url("apikey", "add"), {"name": "backend", "capability": '{"x":["publish"]}'}))
+    shown = re.search(r"ser_[a-z0-9]+_([\w-]+)", page)
+    assert shown is not None
+    assert owner.post(url("signingkey", "add"), {"algorithm": "EdDSA"}).status_code == 302
+    key = SigningKey.objects.get()
+    owner.post(url("signingkey"), {"action": "make_current", "_selected_action": [key.pk]})
+    key.refresh_from_db()
+    assert key.state == "new", "it is too young"
+    SigningKey.objects.update(created=key.created.replace(year=2020))
+    owner.post(url("signingkey"), {"action": "make_current", "_selected_action": [key.pk]})
+    assert signing.known()[1] == key.kid
+    assert "PRIVATE" not in text_of(owner.get(url("signingkey", "change", key.pk)))
+    assert owner.post(url("limit", "delete", row.pk), {"post": "yes"}).status_code == 302
+    acts = list(Act.objects.order_by("pk"))
+    assert [act.act for act in acts] == [
+        "make namespace", "make limit", "change limit", "make API key", "generate signing key",
+        "make signing key current", "delete limit",
+    ]  # fmt: skip
+    assert {act.actor for act in acts} == {"user:the-owner"}
+    assert acts[2].details == {"publish_rate": 7}
+    assert shown.group(1) not in str([act.details for act in acts])
+
+
+@pytest.mark.parametrize("wrong", [{"scope": "client", "name": ""}, {"scope": "global", "name": "x"},
+                                   {"scope": "global", "publish_rate": "0"}])  # fmt: skip
+def test_a_limit_that_makes_no_sense_is_refused_in_the_form(wrong: dict[str, str]) -> None:
+    response = person("owner").post(url("limit", "add"), wrong)
+    assert response.status_code == 200 and not Limit.objects.exists()
+
+
+def test_keys_that_are_revoked_in_the_admin_take_their_tokens_along() -> None:
+    row, _ = tokens.create_api_key("backend")
+    owner = person("owner")
+    owner.post(url("apikey"), {"action": "revoke", "_selected_action": [row.pk]})
+    assert ApiKey.objects.get().revoked and Revocation.objects.get().kind == "key"
+    assert Act.objects.get().act == "revoke key"
+
+
+def test_the_audit_log_cannot_be_changed_by_anybody() -> None:
+    owner = person("owner")
+    act = Act.objects.create(actor="user:x", act="block", target="ana")
+    assert owner.post(url("act", "change", act.pk), {"actor": "y"}).status_code == 403
+    assert owner.post(url("act", "delete", act.pk), {"post": "yes"}).status_code == 403
+    owner.post(url("act"), {"action": "delete_selected", "_selected_action": [act.pk], "post": "yes"})
+    assert Act.objects.get().actor == "user:x"
+
+
+# ---------------------------------------------------------------- sizes
+
+
+ENVELOPE = '{"type":"message","channel":"room-00000","serial":1,"id":"m","time":9,"client":null,"event":"e","data":1}'
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_lists_cost_a_bounded_number_of_queries_at_their_sizes(count: int) -> None:
+    """10,000 channels, many messages in one of them, thousands of rows of everything else."""
+    default = Namespace.objects.get(name="default")
+    Channel.objects.bulk_create([Channel(name=f"room-{n:05}", namespace=default) for n in range(10_000)], 2000)
+    Log.objects.bulk_create(
+        [
+            Log(channel_id=pk, epoch="abcd", head=count, last_time=9)
+            for pk in Channel.objects.values_list("pk", flat=True)
+        ],
+        2000,
+    )
+    big = Channel.objects.get(name="room-00000")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO realtime_message (channel_id, serial, client, mid, time, envelope)"
+            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s)"
+            " SELECT %s, i, '', 'm' || i, i, %s FROM n",
+            [count, big.pk, ENVELOPE],
+        )
+    Limit.objects.bulk_create([Limit(scope="client", name=f"c{n}", attachments=1) for n in range(3000)])
+    Revocation.objects.bulk_create([Revocation(kind="jti", value=f"j{n}") for n in range(3000)])
+    Act.objects.bulk_create([Act(actor="user:x", act="block", target=f"c{n}") for n in range(3000)])
+    owner = person("owner")
+    for address in (*[url(model) for model in LISTS], url("channel", "messages", big.pk), reverse(FRONT),
+                    url("channel", "operate", big.pk), f"{url('channel')}?q=room-09&p=3"):  # fmt: skip
+        owner.get(address)
+        with CaptureQueriesContext(connection) as queries:
+            assert owner.get(address).status_code == 200
+        assert len(queries) <= 14, (address, [query["sql"][:90] for query in queries.captured_queries])
+
+
+# ---------------------------------------------------------------- live
+
+
+async def test_an_operator_finds_a_client_sees_its_backlog_disconnects_and_blocks_it(one_worker: None) -> None:
+    operator = await in_thread(person, "operator")
+
+    def read(address: str) -> str:
+        return text_of(operator.get(address))
+
+    async with connected() as other, connected(text=token("mallory")) as peer:
+        await other.request("attach", channel="room")
+        assert (await peer.request("attach", channel="room", window=2))["type"] == "attached"
+        for number in range(5):
+            await other.publish("room", number)
+        assert await peer.messages("room", 2) == [0, 1]
+        page = await in_thread(read, f"{reverse(CONNECTIONS)}?client=mal")
+        assert "1 of 1 connections" in page and "mallory" in page and ">ana<" not in page
+        assert "2 of 2 connections" in await in_thread(read, f"{reverse(CONNECTIONS)}?channel=room")
+        address = re.search(r'href="([^"]+/liveconnection/c_[^"]+)"', page)
+        assert address is not None
+        page = await in_thread(read, address.group(1))
+        assert "waits for an ack" in page and "data-waiting>3<" in page
+        response: Any = await in_thread(operator.post, address.group(1), {"act": "disconnect", "client": "mallory"})
+        assert response.status_code == 302
+        assert (await peer.closed())[0] == 4403
+        async with connected(text=token("mallory")) as again:
+            page = await in_thread(read, f"{reverse(CONNECTIONS)}?client=mallory")
+            address = re.search(r'href="([^"]+/liveconnection/c_[^"]+)"', page)
+            assert address is not None
+            await in_thread(operator.post, address.group(1), {"act": "block", "client": "mallory", "reason": "abuse"})
+            assert (await again.closed())[0] == 4403
+        gone: Any = await in_thread(operator.get, url("liveconnection", "change", "c_gone"))
+        assert gone.status_code == 404
+    acts = await in_thread(lambda: list(Act.objects.order_by("pk").values_list("actor", "act", "target")))
+    assert acts == [("user:the-operator", each, "mallory") for each in ("disconnect", "block")]
+
+
+async def test_one_message_is_traced_to_the_positions_that_passed_it(one_worker: None) -> None:
+    viewer = await in_thread(person, "viewer")
+
+    def read(message: str) -> str:
+        page = text_of(viewer.get(reverse("admin:realtime_liveconnection_trace"), {"message": message}))
+        return re.sub(r"<[^>]+>", "", page)
+
+    async with connected() as ana, connected(text=token("bob")) as bob, connected(text=token("eve")) as eve:
+        for peer, window in ((ana, 10), (bob, 1), (eve, 0)):
+            assert (await peer.request("attach", channel="room", window=window))["type"] == "attached"
+        await ana.publish("room", "one")
+        await ana.publish("room", "two")
+        for peer in (ana, eve):
+            await peer.messages("room", 2)
+        await ana.send({"type": "ack", "serials": {"room": 2}})
+        await ana.request("ping")
+        page = await in_thread(read, "room#2")
+        assert "Published by ana to room" in page and "Committed as #2" in page
+        assert "Heard by 1 of 1 workers" in page and "Passed by 2 of 3 live positions" in page
+        assert "Acknowledged by 1; 1 never acknowledge" in page
+        assert "Passed by 3 of 3" in await in_thread(read, "room#1")
+        assert "not published yet" in await in_thread(read, "room#3")
+        for wrong in ("room", "#1", "room#x", "a b#1", "room#" + "9" * 30):
+            assert "live positions" not in await in_thread(read, wrong)
+        assert isinstance(eve, Peer)
+
+
+def test_the_verdict_says_how_much_there_is_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert overview.verdict([]) == "In order. Nothing to look at."
+    found = overview.Figures(held=3, missing=["w2"], workers=[
+        {"name": "w1", "step": 2, "outbox_old_s": 0.0, "suspect": 0}
+    ])  # fmt: skip
+    told = overview.problems(found)
+    assert [each.title for each in told] == [
+        "Worker w2 does not answer", "w1 sheds load, step 2", "3 attachments are held",
+    ]  # fmt: skip
+    assert overview.verdict(told) == "Look at this. Three things to look at."
+    assert overview.verdict(told[2:]) == "In order. One thing to look at."
+
+
+async def test_the_front_page_has_the_numbers_of_the_workers(one_worker: None) -> None:
+    viewer = await in_thread(person, "viewer")
+    async with connected() as ana:
+        await ana.request("attach", channel="room")
+        await ana.publish("room", 1)
+        page = await in_thread(lambda: text_of(viewer.get(reverse(FRONT))))
+        assert "In order. Nothing to look at." in page
+        assert re.search(r"<dt>Connections</dt><dd>1</dd>", page) and re.search(r"<dt>Attachments</dt><dd>1</dd>", page)
+        assert ">room</a>" in page and "w" in page
