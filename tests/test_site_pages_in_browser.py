@@ -70,6 +70,9 @@ def test_two_people_see_each_others_pointers(ana: Person, guest: Person) -> None
         guest.open("/cursors/")
         guest.wait_for_word("Live")
     guest_id = guest.page.evaluate("JSON.parse(document.querySelector('#page-data').textContent).client")
+    # By presence, so before anybody has moved.
+    row = ana.page.locator(f"[data-who='{guest_id}']")
+    eventually(lambda: row.count() == 1 and "has not moved" in row.inner_text(), LONG_S, what="ana sees who is here")
     box = ana.page.locator("[data-quay]").bounding_box()
     assert box is not None
     size = guest.page.locator("[data-quay]").evaluate("node => [node.clientWidth, node.clientHeight]")
@@ -88,7 +91,7 @@ def test_two_people_see_each_others_pointers(ana: Person, guest: Person) -> None
     guest.page.touchscreen.tap(finger["x"] + finger["width"] / 10, finger["y"] + finger["height"] / 10)
     eventually(lambda: is_near(place_of(ana, guest_id), (size[0] / 10, size[1] / 10)), LONG_S)
 
-    assert ana.page.locator(f"[data-who='{guest_id}']").count() == 1
+    assert "moving" in row.inner_text()
     eventually(lambda: "On the wire: in" in ana.page.locator("[data-wire]").inner_text(), LONG_S)
     # Who leaves the field takes the pointer along.
     ana.page.mouse.move(2, 2)

@@ -16,6 +16,8 @@ import { LAG_MS, placeIn, SPAN, STILL_MS, Throttle, Track, within } from "./moti
 const GONE_MS = 60_000;
 const LIST_EVERY_MS = 500;
 const PEOPLE_MOST = 50;
+/** More pointers than that are not drawn: nobody could tell them apart, and a page must not grow without end. */
+const POINTERS_MOST = 200;
 const STEP = SPAN / 50;
 /** The room that a name takes beside its pointer. */
 const NAME_PX = { width: 150, height: 40 };
@@ -55,7 +57,7 @@ const nameOf = (id) => (id.startsWith("guest-") ? `Guest ${id.slice(6)}` : clien
 // ---------------------------------------------------------------- others
 
 channel.on("signal", ({ client: who, event, data: what }) => {
-  if (who === null) return;
+  if (who === null || (!heard.has(who) && heard.size >= POINTERS_MOST)) return;
   heard.set(who, Date.now());
   if (event === "leave") return remove(who);
   const place = event === "move" ? placeIn(what) : null;
