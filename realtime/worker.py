@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Access = tuple[frozenset[str], frozenset[str], bool]
+"""What who is known and who is not may do, and whether anybody may be present."""
+
 PULSE_MOST_S = 1.0
 """How often connections are looked after at least: heartbeats, expiry, dead sockets."""
 
@@ -189,7 +192,7 @@ class Worker:
         """Regular reads that wait for their answer."""
         self._retaining: asyncio.Future[None] | None = None
         self._expiring: asyncio.Future[None] | None = None
-        self._access: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._access: dict[str, Access] = {}
         """Who may do what by the namespaces' rules, as attachments here were decided."""
 
     def start(self) -> None:
@@ -582,8 +585,10 @@ class Worker:
             connections[settings.DATABASE].close()
 
 
-def _access() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-    return {name: (rules.known_ops, rules.anonymous_ops) for name, rules in namespaces.all_rules().items()}
+def _access() -> dict[str, Access]:
+    return {
+        name: (rules.known_ops, rules.anonymous_ops, rules.presence) for name, rules in namespaces.all_rules().items()
+    }
 
 
 def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
