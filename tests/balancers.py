@@ -115,7 +115,8 @@ http {{
 }}
 """
         )
-        return [program("usr/sbin/nginx"), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+        files = ("-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.folder / "errors"))
+        return [program("usr/sbin/nginx"), *files]
 
     def environment(self) -> dict[str, str]:
         return program_environment()

@@ -152,7 +152,7 @@ def test_promtool_takes_the_configuration_and_the_rules(tmp_path: Path) -> None:
     promtool("check", "rules", "rules.yml", cwd=tmp_path)
 
 
-STEPS = 90
+STEPS = 65
 """Minutes of a phase: all is well, something is wrong, all is well again."""
 
 
@@ -269,7 +269,7 @@ CASES = (
         by_m=25,
     ),
     Case("SeriatimReadsSlow", times("seriatim_log_read_seconds")),
-    Case("SeriatimGapsTold", {on("seriatim_gaps_told_total", reason="retention"): total(0, 3)}, by_m=60),
+    Case("SeriatimGapsTold", {on("seriatim_gaps_told_total", reason="retention"): total(0, 3)}, by_m=50),
     Case("SeriatimSweepSlow", times("seriatim_sweep_seconds")),
 )
 
