@@ -50,11 +50,12 @@ def reading(second: int) -> Reading:
 def _drift(second: int, period_s: int, name: str) -> float:
     """Smooth noise between -1 and 1: random heights every `period_s`, joined by a cosine."""
     step, rest = divmod(second, period_s)
-    before, after = _height(name, period_s, step), _height(name, period_s, step + 1)
+    before, after = height(name, period_s, step), height(name, period_s, step + 1)
     blend = (1 - math.cos(math.pi * rest / period_s)) / 2
     return before + (after - before) * blend
 
 
-def _height(name: str, period_s: int, step: int) -> float:
+def height(name: str, period_s: int, step: int) -> float:
+    """A number between -1 and 1 that looks like chance and is always the same."""
     digest = hashlib.blake2b(f"{name} {period_s} {step}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") / 2**31 - 1

@@ -38,7 +38,9 @@ PAGES = [
     "/accounts/login/",
     "/chat/",
     "/chat/lobby/",
+    "/dashboards/",
     "/dashboards/weather/",
+    "/dashboards/quiz/",
     "/cursors/",
     "/console/",
     "/missing",
@@ -141,7 +143,7 @@ def test_after_collecting_every_import_of_every_module_is_hashed_and_there(tmp_p
     )
     static = tmp_path / "static"
     modules = {p for folder in ("js", "seriatim") for p in (static / folder).rglob("*.js") if _HASHED.search(p.name)}
-    assert {p.name.split(".")[0] for p in modules} >= {"room", "weather", "client", "index"}
+    assert {p.name.split(".")[0] for p in modules} >= {"room", "dashboard", "client", "index"}
     for module in modules:
         for target in re.findall(r"^(?:import|export|\})[^;\"]*from \"(\.[^\"]+)\";", module.read_text(), re.MULTILINE):
             imported = (module.parent / target).resolve()

@@ -4,22 +4,23 @@ import uPlot from "../../vendor/uplot/uplot.js";
 import { el } from "../dom.js";
 import { clockWithSeconds } from "../words.js";
 
-/** @typedef {{ measure: import("./series.js").Measure, label: string, colour: string, dash?: number[], fill?: boolean }} Line */
+/** @typedef {{ label: string, colour: string, dash?: number[], fill?: boolean }} Line */
+/** @typedef {{ value: number, label: string, colour: string }} Limit */
 
 /**
  * @typedef {object} ChartOptions
- * @property {Line[]} lines
  * @property {(value: number) => string} format
  * @property {number} least The scale goes at least so far up; it begins at 0.
- * @property {{ value: number, label: string } | null} [limit]
+ * @property {Limit[]} limits
  */
 
 /**
  * @typedef {object} Drawing
- * @property {(number | null)[][]} data
+ * @property {(number | null | undefined)[][]} data
+ * @property {Line[]} lines
  * @property {number} from Unix seconds.
  * @property {number} to
- * @property {import("./series.js").Hole[]} holes
+ * @property {import("./figures.js").Hole[]} holes
  * @property {{ from: number, text: string } | null} toCome From here to the right edge is still to come.
  */
 
@@ -42,6 +43,7 @@ export class Chart {
   #plot = null;
   /** @type {Drawing | null} */
   #drawing = null;
+  #lines = "";
   #tip = el("div", { class: "tip", hidden: true });
   #toCome = el("span", { class: "to-come", hidden: true });
 
@@ -55,12 +57,20 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#rebuild());
   }
 
+  destroy() {
+    this.#plot?.destroy();
+    this.#plot = null;
+    this.#drawing = null;
+  }
+
   /** @param {Drawing} drawing */
   draw(drawing) {
+    const isOther = this.#lines !== JSON.stringify(drawing.lines);
+    this.#lines = JSON.stringify(drawing.lines);
     this.#drawing = drawing;
     this.#toCome.hidden = drawing.toCome === null;
     this.#toCome.textContent = drawing.toCome?.text ?? "";
-    if (this.#plot === null) this.#rebuild();
+    if (this.#plot === null || isOther) this.#rebuild();
     const plot = this.#plot;
     if (plot === null) return;
     plot.batch(() => {
@@ -79,12 +89,13 @@ export class Chart {
     const drawing = this.#drawing;
     this.#plot?.destroy();
     if (drawing === null) return;
-    const { lines, format, least, limit } = this.#options;
+    const { format, least, limits } = this.#options;
+    const { lines } = drawing;
+    const limitColours = limits.map(({ colour }) => colourOf(colour));
     const axis = colourOf("--axis");
     const grid = { stroke: colourOf("--grid"), width: 1 };
     const font = `11px ${getComputedStyle(document.documentElement).fontFamily}`;
     const hatch = { line: colourOf("--gap-hatch"), edge: colourOf("--slow") };
-    const limitColour = colourOf("--threshold-bad");
     const surface = colourOf("--surface");
     this.#plot = new uPlot(
       {
@@ -96,7 +107,7 @@ export class Chart {
         scales: {
           x: { time: true, auto: false },
           // From 0: a scale that begins elsewhere makes small changes large.
-          y: { range: (_, __, high) => [0, Math.max(least, (high ?? 0) * 1.2)] },
+          y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(least, (high ?? 0) * 1.2)] },
         },
         axes: [
           { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, values: timeLabels },
@@ -124,7 +135,7 @@ export class Chart {
           ],
           draw: [
             (plot) => {
-              if (limit) drawLimit(plot, limit.value, limit.label, limitColour, surface, font);
+              limits.forEach(({ value, label }, index) => drawLimit(plot, value, label, limitColours[index], surface, font));
             },
           ],
           setCursor: [(plot) => this.#drawTip(plot)],
@@ -144,7 +155,8 @@ export class Chart {
     const isShown = at !== undefined && left !== undefined && left >= 0 && plot.data.slice(1).some((column) => column[index] != null);
     this.#tip.hidden = !isShown;
     if (!isShown) return;
-    const { lines, format } = this.#options;
+    const { format } = this.#options;
+    const lines = this.#drawing?.lines ?? [];
     this.#tip.replaceChildren(
       el("b", {}, clockWithSeconds(at * 1000)),
       ...lines.map(({ label }, line) => {
