@@ -90,6 +90,10 @@ def _at_our_path(platform: Application, others: Application | None) -> Applicati
         if ours and role != "web":
             await platform(scope, receive, send)
             return
+        fallback = transports.find_socket(scope) if role != "web" else None
+        if fallback is not None:
+            await fallback(scope, receive, send)
+            return
         if others is not None and not ours:
             await others(scope, receive, send)
             return

@@ -159,6 +159,10 @@ class Settings:
         least=256,
     )
 
+    SOCKJS_PATH = Key("/sockjs", "path", "Where SockJS is served.")
+    SOCKJS_TEST_SERVICES = Key(
+        0, "0 or 1", "1 mounts the services of the SockJS protocol's test suite at the root: echo without any checks."
+    )
     REQUEST_TIMEOUT_S = Key(
         30,
         "seconds",

@@ -25,6 +25,10 @@ CUT = "seriatim.cut"
 """Name of the extension of HTTP scopes whose value drops the connection, whatever waits for the client."""
 
 
+def _is_sockjs(path: str) -> bool:
+    return path.startswith(settings.SOCKJS_PATH) or bool(settings.SOCKJS_TEST_SERVICES)
+
+
 BODY_LIMITS = 4
 """Times ROUND_MAX_BYTES, from where a body is not read to its end."""
 
@@ -86,6 +90,9 @@ class SeriatimRequest(WebRequest):
             self._deadline = None
         if self._refused:
             return None
+        if self.method != b"GET" or not self._connection_says_upgrade():
+            # That is no handshake; it is answered by what is at its address.
+            self.requestHeaders.removeHeader(b"upgrade")
         if self.server.leaving:
             # This answer is the last on its connection: the next request is for a worker that stays.
             self.channel.persistent = False
@@ -176,6 +183,11 @@ class SeriatimRequest(WebRequest):
         self.channel = None
         self.content.close()
         self.server.connections.pop(self, None)
+
+    def _connection_says_upgrade(self) -> bool:
+        """Where it does not, Autobahn refuses the handshake; SockJS wants an answer of its own."""
+        values = b",".join(self.requestHeaders.getRawHeaders(b"connection", ()))
+        return b"upgrade" in values.lower() or not _is_sockjs(self.path.decode("latin1"))
 
     def _asks_for_our_socket(self) -> bool:
         headers = self.requestHeaders

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from realtime import worker
 from realtime.conf import settings
 from realtime.protocol.errors import ProtocolError
-from realtime.transports import frames, http, polls, streams, tickets
+from realtime.transports import frames, http, polls, relay, sockjs, streams, tickets
 from realtime.transports.http import Header, Request, RequestGone, Send
 from realtime.worker import Worker
 
@@ -38,6 +38,9 @@ CHANNEL_EVENTS: Mapping[str, Serve] = {"GET": streams.serve_channel_events}
 def find(scope: dict[str, Any]) -> Application | None:
     """The application for a request, or None where it is not ours."""
     path = _path(scope)
+    mounted = sockjs.find(path)
+    if mounted is not None:
+        return _SockJs(*mounted, path)
     prefix = settings.API_PATH
     if not path.startswith(prefix + "/"):
         return None
@@ -50,11 +53,52 @@ def find(scope: dict[str, Any]) -> Application | None:
     return None
 
 
+def find_socket(scope: dict[str, Any]) -> Application | None:
+    """The same for a WebSocket."""
+    mounted = sockjs.find(_path(scope))
+    if mounted is None or not mounted[0].websocket:
+        return None
+    service, rest = mounted
+    parts = rest.split("/")[1:]
+    if parts == ["websocket"] or (len(parts) == 3 and parts[2] == "websocket"):
+
+        async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            await sockjs.serve_socket(service, len(parts) == 1, scope, receive, send, worker.ensure())
+
+        return application
+    return None
+
+
 def _path(scope: dict[str, Any]) -> str:
     """The path as it came: a slash that was percent-encoded is part of a name."""
     raw: bytes | None = scope.get("raw_path")
     path: str = scope["path"] if raw is None else raw.decode("latin1").partition("?")[0]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+class _SockJs:
+    """Answers one request to a SockJS service, whose refusals are plain text as its protocol has them."""
+
+    def __init__(self, service: sockjs.Service, rest: str, path: str) -> None:
+        self._service = service
+        self._rest = rest
+        self._path = path
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        running = worker.ensure()
+        request = Request(scope, receive)
+        try:
+            cors = sockjs.cors_of(self._service, request)
+            await running.ready.wait()
+            session_id = sockjs.session_in(self._rest)
+            elsewhere = session_id is not None and session_id not in self._service.sessions
+            if elsewhere and request.method != "OPTIONS" and await relay.pass_on(self._path, request, send):
+                return
+            await sockjs.serve(self._service, self._rest, request, send, running, cors)
+        except ProtocolError as error:
+            await sockjs.refuse(send, running, error)
+        except RequestGone:
+            pass
 
 
 class _Endpoint:

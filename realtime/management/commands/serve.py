@@ -18,6 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from realtime import asgi, live, metrics, worker
 from realtime.conf import settings
+from realtime.transports import relay
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent dies."""
@@ -98,6 +99,7 @@ class Command(BaseCommand):
             if options["siblings"] is not None and running is not None:
                 live.begin()
                 metrics.answer_siblings(options["siblings"], running)
+                self._relaying = running.loop.create_task(relay.listen(options["siblings"], running))
             if ready_fd is not None:
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
