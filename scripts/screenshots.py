@@ -35,6 +35,12 @@ def main() -> None:
             site.manage("demo")
             pages(site, browser)
         return
+    if sys.argv[1:] == ["chat"]:
+        with Site(DEMO="1") as site, chromium() as browser:
+            site.manage("demo")
+            talk(site, browser)
+            chat(site, browser)
+        return
     with Site(DEMO="1") as site, chromium() as browser, feeding(site):
         site.manage("demo")
         pages(site, browser)
@@ -48,11 +54,29 @@ def main() -> None:
                 eventually(lambda ana=ana: len(ana.ledger("received")) >= 3, LONG_S)
                 ana.page.wait_for_timeout(1500)
                 shoot(ana, f"dashboard{suffix}")
-                ana.enter("lobby")
-                ana.page.wait_for_timeout(500)
-                shoot(ana, f"chat{suffix}")
                 ana.close()
+        chat(site, browser)
         trouble(site, browser)
+
+
+def chat(site: Site, browser: Browser) -> None:
+    """The lobby with somebody else in it, and a thread."""
+    bo = Person(site, browser, "bo").log_in()
+    bo.enter("lobby")
+    for theme in ("light", "dark"):
+        for form, context in FORMATS.items():
+            suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+            ana = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
+            ana.enter("lobby")
+            ana.page.get_by_text("Here now, 2").wait_for(state="attached")
+            bo.page.locator("#text").press_sequentially("So ")
+            ana.page.get_by_text("Bo is typing").wait_for()
+            shoot(ana, f"chat{suffix}")
+            ana.page.locator("[data-list] .th").first.click()
+            ana.page.wait_for_timeout(700)
+            shoot(ana, f"chat-thread{suffix}")
+            ana.close()
+    bo.close()
 
 
 def pages(site: Site, browser: Browser) -> None:

@@ -23,7 +23,7 @@ import { fillMessage, fillOwn, messageSignature } from "./message-view.js";
 /** Rows in the document at most. */
 export const ROWS_MOST = 180;
 /** So many rows the window moves at once. */
-const STEP = 30;
+const STEP = 15;
 /** So many rows stand in the document while one reads at the bottom. */
 const ROWS_AT_BOTTOM = 100;
 
