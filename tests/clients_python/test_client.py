@@ -26,7 +26,7 @@ from seriatim_client import (
     Signal,
     SyncClient,
 )
-from tests.conftest import MS, aeventually
+from tests.conftest import MS, aeventually, eventually
 from tests.servers import Site
 
 pytestmark = pytest.mark.e2e
@@ -353,3 +353,40 @@ def test_rest_publishes_reads_and_issues_tokens(api: Rest, name: str) -> None:
     assert [m.client for m in api.history(name).messages] == ["feed"]
     assert [m.serial for m in api.messages(name, after=0)] == [1]
     assert len(json.dumps(api.issue_token("ana").token)) > 40
+
+
+async def test_presence_is_entered_again_after_each_loss(site: Site, token: Callable[..., str], name: str) -> None:
+    async with Client(site.url, token=token("ana"), backoff=QUICK) as ana, Client(site.url, token=token("bo")) as bo:
+        mine, theirs = ana.channel(name, presence=True), bo.channel(name, presence=True)
+        heard: list[set[str]] = []
+        theirs.presence.on_change = lambda presence: heard.append(set(presence.members))
+        with pytest.raises(SeriatimError, match="attached"):
+            await mine.presence.enter()
+        await theirs.attach()
+        await mine.attach()
+        await mine.presence.enter({"mood": 1})
+        await aeventually(lambda: set(mine.presence.members) == set(theirs.presence.members) == {"ana"})
+        assert theirs.presence.members["ana"].data == {"mood": 1}
+        await mine.presence.update(2)
+        await aeventually(lambda: theirs.presence.members["ana"].data == 2)
+
+        # As a network that is gone: the server hears of it, and the client comes back.
+        next(iter(ana._links.values())).socket.transport.abort()  # type: ignore[union-attr]
+        await aeventually(lambda: ana.state.name == "live" and mine.state == "attached")
+        await bo.channel(name).publish(1)
+        await mine.presence.update(3)
+        await aeventually(lambda: theirs.presence.members["ana"].data == 3)
+        await mine.presence.leave()
+        await aeventually(lambda: theirs.presence.count == 0)
+        assert heard == [set(), {"ana"}, {"ana"}, {"ana"}, set()]
+
+
+def test_presence_for_threads(site: Site, token: Callable[..., str], name: str) -> None:
+    with SyncClient(site.url, token=token("ana")) as client:
+        channel = client.channel(name, presence=True)
+        channel.attach()
+        channel.presence.enter("here", timeout_s=5)
+        eventually(lambda: channel.presence.count == 1)
+        assert channel.presence.members["ana"].data == "here"
+        channel.presence.leave()
+        eventually(lambda: not channel.presence.members)

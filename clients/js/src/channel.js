@@ -74,6 +74,9 @@ class Presence {
   #state = new PresenceMembers();
   /** @type {{ data: unknown } | null} Entered: again after each reconnect. */
   #entered = null;
+  #isAttached = false;
+  /** @type {{ resolve: () => void, reject: (error: unknown) => void }[]} Who entered before the channel was attached. */
+  #waiting = [];
 
   /** @param {string} channel @param {ChannelLine} line */
   constructor(channel, line) {
@@ -91,16 +94,39 @@ class Presence {
     return this.#state.count ?? this.#state.members.size;
   }
 
-  /** Enters with `data`, and again whenever the line comes back. @param {unknown} [data] */
+  /**
+   * Enters with `data`, and again whenever the line comes back, until `leave()` or a detach. Waits for the attach.
+   *
+   * @param {unknown} [data]
+   */
   enter(data = null) {
-    this.#entered = { data };
-    return this.#send("enter", data);
+    return this.#be("enter", data);
   }
 
-  /** @param {unknown} data */
+  /** Changes the data; enters where one has not. @param {unknown} data */
   update(data) {
-    if (this.#entered) this.#entered = { data };
-    return this.#send("update", data);
+    return this.#be("update", data);
+  }
+
+  /** @param {"enter" | "update"} action @param {unknown} data @returns {Promise<void>} */
+  async #be(action, data) {
+    const entered = { data };
+    this.#entered = entered;
+    if (!this.#isAttached) return this.#attach();
+    try {
+      await this.#send(action, data);
+    } catch (error) {
+      // The line was lost in between: entering is said again behind the next attach.
+      if (!this.#isAttached && error instanceof SeriatimError && error.code === "not_attached") return this.#attach();
+      // Of a later call there may be another outcome.
+      if (this.#entered === entered && error instanceof SeriatimError && !error.retry) this.#entered = null;
+      throw error;
+    }
+  }
+
+  /** @returns {Promise<void>} */
+  #attach() {
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
   async leave() {
@@ -116,11 +142,26 @@ class Presence {
   }
 
   attached() {
-    if (this.#entered) this.#send("enter", this.#entered.data).catch(() => {});
+    this.#isAttached = true;
+    const waiting = this.#waiting.splice(0);
+    const said = this.#entered ? this.#be("enter", this.#entered.data) : Promise.resolve();
+    said.then(
+      () => waiting.forEach(({ resolve }) => resolve()),
+      (error) => waiting.forEach(({ reject }) => reject(error)),
+    );
   }
 
+  /** The line is lost. */
   forget() {
+    this.#isAttached = false;
     this.#state.forget();
+  }
+
+  /** The channel is followed no more. @param {unknown} error */
+  detached(error) {
+    this.forget();
+    this.#entered = null;
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 
   /** @param {"enter" | "update" | "leave"} action @param {unknown} data @returns {Promise<void>} */
@@ -344,6 +385,7 @@ export class Channel {
   /** The client was closed. @internal @param {SeriatimError} error */
   closed(error) {
     for (const { reject } of this.#attaches.splice(0)) reject(error);
+    this.presence.detached(error);
     this.#attachment.closed(error);
     for (const reader of [...this.#readers]) reader.end();
   }
@@ -405,8 +447,8 @@ export class Channel {
   /** @param {string} reason @param {SeriatimError | null} error */
   #detached(reason, error) {
     this.#lastAttached = null;
-    this.presence.forget();
     const why = error ?? new SeriatimError("detached", `the channel was detached: ${reason}`, { channel: this.name });
+    this.presence.detached(why);
     for (const { reject } of this.#attaches.splice(0)) reject(why);
     for (const reader of [...this.#readers]) reader.end(reason === "asked" ? null : why);
     this.#emitter.emit("detached", { reason, error });

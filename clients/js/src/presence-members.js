@@ -26,6 +26,8 @@ export class PresenceMembers {
   apply(frame) {
     if (frame.action === "count") {
       this.count = frame.count ?? 0;
+      this.members = new Map();
+      this.forget();
       return "changed";
     }
     const revision = frame.revision ?? 0;
@@ -41,7 +43,10 @@ export class PresenceMembers {
       return "changed";
     }
     if (!this.#isKnown || revision <= this.#revision) return "ignored";
-    if (revision !== this.#revision + 1) return "gap";
+    if (revision !== this.#revision + 1) {
+      this.forget();
+      return "gap";
+    }
     this.#revision = revision;
     const client = frame.client ?? "";
     if (frame.action === "leave") this.members.delete(client);
@@ -51,7 +56,7 @@ export class PresenceMembers {
         client,
         connections: frame.connections ?? before?.connections ?? 1,
         data: frame.data ?? null,
-        since: frame.since ?? before?.since ?? 0,
+        since: before?.since ?? frame.since ?? 0,
       });
     }
     return "changed";

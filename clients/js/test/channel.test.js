@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { SeriatimError } from "../src/errors.js";
 import { collect, range, serials, settled, setup } from "../fakes/setup.js";
 
 const NAME = "chat:lobby";
@@ -633,6 +634,39 @@ test("presence: entered again after a reconnect", async () => {
   assert.equal(channel.presence.count, 1);
   await channel.presence.leave();
   assert.equal(server.link.read.at(-1).action, "leave");
+});
+
+test("presence: entering waits for the attach, and ends with the channel", async () => {
+  const { channel, link } = await attached({ options: { presence: true } });
+  await channel.detach();
+  await settled();
+  const before = link.read.length;
+  const entering = channel.presence.enter(1);
+  await settled();
+  assert.equal(link.read.length, before, "nothing is said of a channel that is not attached");
+  await channel.attach();
+  await entering;
+  assert.deepEqual(
+    link.read.slice(before).map(({ type }) => type),
+    ["attach", "presence"],
+  );
+  await channel.detach();
+  const refused = assert.rejects(channel.presence.enter(2), { code: "closed" });
+  channel.closed(new SeriatimError("closed"));
+  await refused;
+});
+
+test("presence: a missed event asks for a new sync", async () => {
+  const { channel, link } = await attached({ options: { presence: true } });
+  const say = (frame) => link.write({ type: "presence", channel: NAME, ...frame });
+  say({ action: "sync", revision: 1, members: [], more: false });
+  say({ action: "enter", revision: 3, client: "bo" });
+  await settled();
+  assert.equal(link.read.at(-1).type, "attach");
+  assert.equal(link.read.at(-1).presence, true);
+  say({ action: "sync", revision: 3, members: [{ client: "bo" }], more: false });
+  await settled();
+  assert.equal(channel.presence.count, 1);
 });
 
 test("of two attaches on their way only the last one counts", async () => {

@@ -202,8 +202,11 @@ test("members are put together from a paged sync and the events after it", () =>
   assert.equal(members.apply({ action: "update", revision: 9, client: "ana", data: 5 }), "changed");
   assert.equal(members.members.get("ana").data, 5);
   assert.equal(members.apply({ action: "enter", revision: 11, client: "cy" }), "gap");
+  assert.equal(members.apply({ action: "enter", revision: 12, client: "cy" }), "ignored", "until the next sync");
   assert.equal(members.apply({ action: "count", count: 812 }), "changed");
-  assert.equal(members.count, 812);
+  assert.deepEqual([members.count, members.members.size], [812, 0]);
+  assert.equal(members.apply({ action: "sync", revision: 1, members: [ana], more: false }), "changed");
+  assert.deepEqual([members.count, members.members.size], [null, 1]);
 });
 
 test("an address is related to the page and spoken as ws", () => {

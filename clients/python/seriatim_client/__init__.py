@@ -6,23 +6,26 @@ Reference: docs/reference/sdk-python.md.
 from __future__ import annotations
 
 from seriatim_client.backoff import BackoffOptions
-from seriatim_client.client import Channel, Client
+from seriatim_client.client import Channel, Client, Presence
 from seriatim_client.codes import CLOSES, ERRORS, LOCAL_ERRORS
 from seriatim_client.effects import Recovered
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Ready, Signal
+from seriatim_client.frames import Attached, Member, Ready, Signal
 from seriatim_client.line_state import Line, State
 from seriatim_client.messages import HistoryPage, Message, Published, SkippedRange, Snapshot
 from seriatim_client.outbox import OutboxLimits, Unsent
 from seriatim_client.positions import Cursor, Position, Rewind, Since, parse_from
 from seriatim_client.rest import AsyncRest, Draft, IssuedToken, Rest
-from seriatim_client.sync import SyncChannel, SyncClient
+from seriatim_client.sync import SyncChannel, SyncClient, SyncPresence
 
 __all__ = [
     "Client",
     "Channel",
     "SyncClient",
     "SyncChannel",
+    "Presence",
+    "SyncPresence",
+    "Member",
     "Rest",
     "AsyncRest",
     "Draft",

@@ -56,6 +56,12 @@ class Wires(Protocol):
         """Something that the state of the line depends on may have changed."""
 
     def emit(self, effect: Effect) -> None: ...
+    def attached(self, name: str) -> None:
+        """The server has answered an attach of this channel."""
+
+    def detached(self, name: str, error: SeriatimError) -> None:
+        """The channel is not followed any more."""
+
     def counted(self, received: int, skipped: int) -> None: ...
 
 
@@ -115,6 +121,7 @@ class Attachment:
         self._clock = wires.clock
         self._from: From = "head"
         self._window: int | None = None
+        self._presence = False
         self.state: ChannelState = "detached"
         self.reason = "not attached yet"
         """Why it is in this state, for people."""
@@ -162,8 +169,10 @@ class Attachment:
 
     # -- what the application asks -----------------------------------------------------------------------------------
 
-    def configure(self, from_: From | None, window: int | None) -> None:
+    def configure(self, from_: From | None, window: int | None, presence: bool | None = None) -> None:
         """For the attaches to come; None leaves it as it is."""
+        if presence is not None:
+            self._presence = presence
         if from_ is not None:
             self._from = from_
         if window is not None:
@@ -307,6 +316,11 @@ class Attachment:
         if self.is_wanted:
             self._ask()
 
+    def attach_again(self) -> None:
+        """From the position, for a new sync of who is present."""
+        if self.state == "attached":
+            self._ask()
+
     def line_down(self, reason: str) -> None:
         """Consumers go on with what was received; what is left at the next attach will be sent again."""
         self._asks += 1
@@ -383,6 +397,8 @@ class Attachment:
         frame: dict[str, Any] = {"type": "attach", "channel": self.name, "from": wire_from(from_)}
         if self._window is not None:
             frame["window"] = self._window
+        if self._presence:
+            frame["presence"] = True
 
         def answered(answer: ServerFrame) -> None:
             if ask != self._asks:
@@ -428,6 +444,7 @@ class Attachment:
         why = error or SeriatimError("detached", f"The channel was detached: {reason}.", channel=self.name)
         self._fail_handles(why)
         self._wires.emit(End(self.name, reason, None if reason == "asked" else why))
+        self._wires.detached(self.name, why)
         self._wires.changed()
 
     def _fail_handles(self, error: SeriatimError) -> None:
@@ -467,6 +484,8 @@ class Attachment:
         for handle in handles:
             self._wires.emit(Settle(handle, frame))
         self._wires.emit(Tell(frame))
+        if frame.is_asked:
+            self._wires.attached(self.name)
         self._wires.changed()
 
     # -- frames of the stream ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, assert_never, cast
@@ -35,6 +35,7 @@ from seriatim_client.effects import (
     Fail,
     FetchToken,
     Hangup,
+    Notice,
     Recovered,
     Report,
     RoomMade,
@@ -45,12 +46,13 @@ from seriatim_client.effects import (
     Wake,
 )
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Ready, Signal
+from seriatim_client.frames import Attached, Member, PresenceFrame, Ready, Signal
 from seriatim_client.http_socket import HttpSocket
 from seriatim_client.line_state import State
 from seriatim_client.messages import Discontinuity, HistoryPage, Load, Message, Published, Snapshot
 from seriatim_client.outbox import OutboxLimits, Unsent
 from seriatim_client.positions import From, FromArgument, Position, check_from
+from seriatim_client.presence import PresenceAction
 from seriatim_client.transport_choice import TransportName
 
 logger = logging.getLogger("seriatim_client")
@@ -237,13 +239,20 @@ class Client:
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
-    def channel(self, name: str, from_: FromArgument | None = None, window: int | None = None) -> Channel:
+    def channel(
+        self,
+        name: str,
+        from_: FromArgument | None = None,
+        window: int | None = None,
+        presence: bool | None = None,
+    ) -> Channel:
         """The channel `name`: the same object each time. Raises `bad_channel`, `bad_position`.
 
         `from_`: where the first attach begins (default `"head"`); later ones go on from the position. `window`: how
-        many messages may be in flight unacknowledged (default: the server's; 0: no acks and no bound).
+        many messages may be in flight unacknowledged (default: the server's; 0: no acks and no bound). `presence`:
+        follow who is present.
         """
-        self._core.channel(name, None if from_ is None else check_from(from_), window)
+        self._core.channel(name, None if from_ is None else check_from(from_), window, presence)
         if name not in self._channels:
             self._channels[name] = Channel(name, self, self._core)
         return self._channels[name]
@@ -297,7 +306,7 @@ class Client:
             case _:
                 assert_never(effect)
 
-    def _tell(self, notice: State | Ready | Attached | Signal | Recovered | Report) -> None:
+    def _tell(self, notice: Notice) -> None:
         match notice:
             case State():
                 self._tell_waiters()
@@ -311,6 +320,10 @@ class Client:
                 channel = self._channels.get(name)
                 if channel is not None and channel.on_signal is not None:
                     _call(channel.on_signal, notice)
+            case PresenceFrame(channel=name):
+                channel = self._channels.get(name)
+                if channel is not None and channel.presence.on_change is not None:
+                    _call(channel.presence.on_change, channel.presence)
             case Recovered():
                 if self.on_recovered is not None:
                     _call(self.on_recovered, notice)
@@ -473,6 +486,45 @@ class Client:
                 link.writer.cancel()
 
 
+class Presence:
+    """Who is present in a channel. Members are known where the channel was made with `presence=True`."""
+
+    def __init__(self, name: str, client: Client, core: Core) -> None:
+        self._name = name
+        self._client = client
+        self._core = core
+        self.on_change: Callable[[Presence], object] | None = None
+        """Called when `members` or `count` are others."""
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """By client id, as it is known last; empty while only `count` is known."""
+        return self._core.members(self._name).members
+
+    @property
+    def count(self) -> int:
+        """How many members: also when there are too many for a list."""
+        return self._core.members(self._name).count
+
+    async def enter(self, data: Any = None) -> None:
+        """Is present with `data`, and again whenever the line comes back, until `leave` or a detach. The channel has to
+        be followed. Raises when the server refuses."""
+        await self._say("enter", data)
+
+    async def update(self, data: Any) -> None:
+        """Changes the data; enters where one has not."""
+        await self._say("update", data)
+
+    async def leave(self) -> None:
+        await self._say("leave", None)
+
+    async def _say(self, action: PresenceAction, data: Any) -> None:
+        handle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._core.presence(handle, self._name, action, data, self._client._now())
+        self._client._perform()
+        await handle
+
+
 class Channel:
     """A named stream of messages. Made by `client.channel(name)`; one object per name.
 
@@ -491,6 +543,8 @@ class Channel:
         """Held by whoever handles a step, so that steps are handled in order."""
         self._reader: Reader | None = None
         self._loader: Loader | None = None
+        self.presence = Presence(name, client, core)
+        """Who is here, and being here oneself."""
 
         self.on_discontinuity: OnDiscontinuity | None = None
         """Called when messages cannot be had, `(from, to, reason)`: the serials, or None and None when the whole log is

@@ -44,6 +44,7 @@ from seriatim_client.frames import (
     Heartbeat,
     HistoryFrame,
     MessageFrame,
+    PresenceFrame,
     PublishedFrame,
     Ready,
     Reconnect,
@@ -59,6 +60,7 @@ from seriatim_client.messages import HistoryPage, Published
 from seriatim_client.names import check_channel, is_event
 from seriatim_client.outbox import Outbox, OutboxLimits, Unsent
 from seriatim_client.positions import From, Position
+from seriatim_client.presence import PresenceAction, PresenceMembers
 from seriatim_client.transport_choice import TransportChoice, TransportName
 
 GOOD_AFTER_MS: Final = 10_000
@@ -100,6 +102,17 @@ class _Question:
     is_asked: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Here:
+    """Presence in one channel: ours and everybody's."""
+
+    members: PresenceMembers = field(default_factory=PresenceMembers)
+    entered: str | None = None
+    """Our data as JSON, while we have entered."""
+    waiting: list[object] = field(default_factory=list)
+    """Handles that are settled by the server's next word about it."""
+
+
 class Core:
     """After every call perform `take_effects()`, in order, then `tick` at `next_at_ms`."""
 
@@ -113,6 +126,8 @@ class Core:
         self._outbox = Outbox(self.clock, random, options.outbox, self)
         self._attachments: dict[str, Attachment] = {}
         """In the order of their making, which is the order of attaching."""
+        self._here: dict[str, _Here] = {}
+        """By channel, as `_attachments`."""
         self._questions: dict[int, _Question] = {}
 
         self.state = State(Line.CLOSED, now_ms, reason="not connected yet")
@@ -264,11 +279,14 @@ class Core:
         elif name in (Line.SIGNED_OUT, Line.STOPPED):
             self.connect(now_ms)
 
-    def channel(self, name: str, from_: From | None = None, window: int | None = None) -> None:
+    def channel(
+        self, name: str, from_: From | None = None, window: int | None = None, presence: bool | None = None
+    ) -> None:
         """Makes the channel known, and sets what later attaches begin with. Raises `bad_channel`."""
         if name not in self._attachments:
             self._attachments[check_channel(name)] = Attachment(name, self)
-        self._attachments[name].configure(from_, window)
+            self._here[name] = _Here()
+        self._attachments[name].configure(from_, window, presence)
 
     def attach(self, handle: object, name: str, from_: From | None, now_ms: float) -> None:
         self.clock.tell(now_ms)
@@ -372,6 +390,72 @@ class Core:
             return False
         self._connection.send({"type": "signal", "channel": channel, "event": event}, f'"data":{text}')
         return True
+
+    def presence(self, handle: object, channel: str, action: PresenceAction, data: Any, now_ms: float) -> None:
+        """Enters, changes or leaves; the handle is settled when the server has said so. Who has entered enters again at
+        each attach, by itself."""
+        self.clock.tell(now_ms)
+        text = to_json(data)
+        here = self._here[check_channel(channel)]
+        if self.given_up:
+            self.emit(Fail(handle, self.given_up))
+            return
+        here.entered = None if action == "leave" else text
+        here.waiting.append(handle)
+        if self._attachments[channel].state == "attached" and self.is_up():
+            self._declare(channel, action, text)
+        elif action == "leave" or not self._attachments[channel].is_wanted:
+            # While the line is away there is nothing to leave: the server sees to that by itself.
+            self._attend(channel, None if action == "leave" else SeriatimError("not_attached", channel=channel))
+
+    def members(self, channel: str) -> PresenceMembers:
+        return self._here[channel].members
+
+    def _declare(self, channel: str, action: PresenceAction, text: str) -> None:
+        handles, here = list(self._here[channel].waiting), self._here[channel]
+
+        def answered(answer: ServerFrame) -> None:
+            error = answer.error() if isinstance(answer, ErrorFrame) else None
+            if error is not None and not error.retry and here.entered == text:
+                here.entered = None
+            mine = [handle for handle in here.waiting if handle in handles]
+            here.waiting = [handle for handle in here.waiting if handle not in handles]
+            for handle in mine:
+                self.emit(Settle(handle, None) if error is None else Fail(handle, error))
+            if error is not None and not mine:
+                self.emit(Tell(Report(error, channel)))
+
+        self.request({"type": "presence", "channel": channel, "action": action}, answered, f'"data":{text}')
+
+    def _attend(self, channel: str, error: SeriatimError | None) -> None:
+        """Answers all who wait for the server's word about who we are there."""
+        here = self._here[channel]
+        handles, here.waiting = here.waiting, []
+        if error is not None:
+            here.entered = None
+        for handle in handles:
+            self.emit(Settle(handle, None) if error is None else Fail(handle, error))
+
+    def _presence_came(self, frame: PresenceFrame) -> None:
+        here = self._here.get(frame.channel)
+        if here is None:
+            return
+        outcome = here.members.apply(frame)
+        if outcome == "changed":
+            self.emit(Tell(frame))
+        elif outcome == "gap":
+            self._attachments[frame.channel].attach_again()
+
+    def attached(self, name: str) -> None:
+        here = self._here[name]
+        if here.entered is not None:
+            self._declare(name, "enter", here.entered)
+        else:
+            self._attend(name, None)
+
+    def detached(self, name: str, error: SeriatimError) -> None:
+        self._here[name].members.forget()
+        self._attend(name, error)
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -551,6 +635,8 @@ class Core:
                 self._move_timer.set(after_ms + MOVE_GRACE_MS)
             case Signal():
                 self.emit(Tell(frame))
+            case PresenceFrame():
+                self._presence_came(frame)
             case ErrorFrame():
                 if frame.channel in self._attachments:
                     self.emit(Tell(Report(frame.error(), frame.channel)))
@@ -620,6 +706,10 @@ class Core:
             question.is_asked = False
         for attachment in self._attachments.values():
             attachment.line_down(reason or "the line is away")
+        for name, here in self._here.items():
+            here.members.forget()
+            if here.entered is None:
+                self._attend(name, None)
 
     def is_lost(self, code: int, reason: str, heard_at_ms: float) -> None:
         was_ready = self._ready_at_ms is not None

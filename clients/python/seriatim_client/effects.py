@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Ready, Signal
+from seriatim_client.frames import Attached, PresenceFrame, Ready, Signal
 from seriatim_client.line_state import State
 from seriatim_client.transport_choice import TransportName
 
@@ -110,7 +110,7 @@ class Report:
     channel: str | None = None
 
 
-Notice = State | Ready | Attached | Signal | Recovered | Report
+Notice = State | Ready | Attached | Signal | PresenceFrame | Recovered | Report
 """For whoever listens."""
 
 

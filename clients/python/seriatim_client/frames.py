@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from seriatim_client.errors import SeriatimError
 
@@ -162,6 +162,32 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A client that is present, however many connections it has."""
+
+    client: str
+    connections: int
+    """When it was told last; events come only for other changes."""
+    data: Any
+    since: int
+    """Unix milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceFrame:
+    """Who is present, or what has changed since the frame before."""
+
+    channel: str
+    action: Literal["sync", "enter", "update", "leave", "count"]
+    revision: int
+    members: tuple[Member, ...]
+    """Of an event, the one member that it is about."""
+    more: bool
+    count: int
+    ref: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorFrame:
     """A refused request."""
 
@@ -198,6 +224,7 @@ ServerFrame = (
     | HistoryFrame
     | Signal
     | ErrorFrame
+    | PresenceFrame
 )
 
 Fields = Mapping[str, Any]
@@ -352,6 +379,31 @@ def read_error(fields: Fields) -> ErrorFrame:
     )
 
 
+def _presence(fields: Fields) -> PresenceFrame | None:
+    action, channel = _text(fields, "action"), _text(fields, "channel")
+    if action == "count":
+        return PresenceFrame(channel, "count", 0, (), False, _number(fields, "count"))
+    revision = _number(fields, "revision")
+    match action:
+        case "sync":
+            members = fields.get("members")
+            if not isinstance(members, list):
+                raise _Malformed("members")
+            return PresenceFrame(
+                channel, "sync", revision, tuple([_member(each) for each in members]), fields.get("more") is True, 0
+            )
+        case "enter" | "update" | "leave":
+            return PresenceFrame(channel, action, revision, (_member(fields),), False, 0)
+    return None
+
+
+def _member(fields: Fields) -> Member:
+    if not isinstance(fields, dict):
+        raise _Malformed("members")
+    connections, since = _number_or_none(fields, "connections"), _number_or_none(fields, "since")
+    return Member(_text(fields, "client"), connections or 0, fields.get("data"), since or 0)
+
+
 _READERS: Final[dict[str, Callable[[Fields], ServerFrame | None]]] = {
     "ready": _ready,
     "authenticated": lambda f: Authenticated(_ms_or_none(f, "expires_ms"), _ref(f)),
@@ -374,6 +426,7 @@ _READERS: Final[dict[str, Callable[[Fields], ServerFrame | None]]] = {
     "published": _published,
     "history": read_history,
     "signal": lambda f: Signal(_text(f, "channel"), _text_or_none(f, "client"), _text(f, "event"), f.get("data")),
+    "presence": _presence,
     "error": read_error,
 }
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, assert_never
 
-from seriatim_client.client import Channel, Client, OnDiscontinuity, Reader, logger
+from seriatim_client.client import Channel, Client, OnDiscontinuity, Presence, Reader, logger
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Ready
+from seriatim_client.frames import Attached, Member, Ready
 from seriatim_client.line_state import State
 from seriatim_client.messages import Discontinuity, HistoryPage, Load, Message, Published, Snapshot
 from seriatim_client.positions import FromArgument, Position
@@ -92,9 +92,15 @@ class SyncClient:
     def client_id(self) -> str | None:
         return self._client.client_id
 
-    def channel(self, name: str, from_: FromArgument | None = None, window: int | None = None) -> SyncChannel:
+    def channel(
+        self,
+        name: str,
+        from_: FromArgument | None = None,
+        window: int | None = None,
+        presence: bool | None = None,
+    ) -> SyncChannel:
         """See `Client.channel`."""
-        channel = self._do(lambda: self._client.channel(name, from_, window))
+        channel = self._do(lambda: self._client.channel(name, from_, window, presence))
         return self._channels.setdefault(name, SyncChannel(channel, self))
 
     def _do(self, call: Callable[[], T]) -> T:
@@ -122,12 +128,41 @@ class SyncClient:
             raise
 
 
+class SyncPresence:
+    """Who is present in a channel. See `Presence`."""
+
+    def __init__(self, presence: Presence, client: SyncClient) -> None:
+        self._presence = presence
+        self._client = client
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        return self._client._do(lambda: self._presence.members)
+
+    @property
+    def count(self) -> int:
+        return self._client._do(lambda: self._presence.count)
+
+    def enter(self, data: Any = None, timeout_s: float | None = None) -> None:
+        """See `Presence.enter`."""
+        self._client._wait(self._presence.enter(data), timeout_s)
+
+    def update(self, data: Any, timeout_s: float | None = None) -> None:
+        """See `Presence.update`."""
+        self._client._wait(self._presence.update(data), timeout_s)
+
+    def leave(self, timeout_s: float | None = None) -> None:
+        """See `Presence.leave`."""
+        self._client._wait(self._presence.leave(), timeout_s)
+
+
 class SyncChannel:
     """A channel for a thread: `for message in channel`. See `Channel`."""
 
     def __init__(self, channel: Channel, client: SyncClient) -> None:
         self.name = channel.name
         self._channel = channel
+        self.presence = SyncPresence(channel.presence, client)
         self._client = client
         self.on_discontinuity: OnDiscontinuity | None = None
         """Called by the loop, in its thread: `(from, to, reason)`. Without it they are logged."""
