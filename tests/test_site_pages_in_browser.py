@@ -242,8 +242,9 @@ def test_the_pages_have_no_barriers(site: Site, browser: Browser, theme: str, wi
         person.page.locator("[data-quay]").focus()
         person.page.keyboard.press("ArrowRight")
         look(person, width > 760)
-        person.page.keyboard.press("?")
-        look(person, width > 760)
+        if theme == "dark":  # one theme at each width: the dialog has no colours of its own
+            person.page.keyboard.press("?")
+            look(person, width > 760)
         open_console(person)
         person.page.locator("[data-frames] [data-row]").last.click()
         look(person, width > 760)
