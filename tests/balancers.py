@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -40,7 +41,26 @@ class Balancer(Server):
 
     def __init__(self, sockets: Sequence[int], pages: Sequence[int]) -> None:
         super().__init__()
-        self.pools = {"sockets": sockets, "pages": pages}
+        self._pools = {"sockets": sockets, "sockjs": sockets, "pages": pages}
+
+    def with_ports(self, text: str, keyword: str) -> str:
+        """A file of pools as it is delivered, with our servers in the place of its own."""
+        lines: list[str] = []
+        ports: Sequence[int] = ()
+        for line in text.splitlines():
+            if line.startswith(f"{keyword} "):
+                ports = self._pools[line.split()[1]]
+            own = re.fullmatch(r"(\s+server(?: [a-z]+\d)?) 10\.0\.0\.\d+:8000(.*)", line)
+            if own is None:
+                lines.append(line)
+            else:
+                # All of ours take the place of the first.
+                lines += [
+                    f"{re.sub(r'[0-9]$', str(number), own[1])} 127.0.0.1:{port}{own[2]}"
+                    for number, port in enumerate(ports, 1)
+                ]
+                ports = ()
+        return "\n".join([*lines, ""])
 
     @property
     def url(self) -> str:
@@ -58,11 +78,8 @@ class HAProxy(Balancer):
     name = "haproxy"
 
     def prepare(self) -> None:
-        lines = []
-        for pool, ports in self.pools.items():
-            lines.append(f"backend {pool}")
-            lines += [f"    server {pool}{number} 127.0.0.1:{port}" for number, port in enumerate(ports, 1)]
-        (self.folder / "pools.cfg").write_text("\n".join([*lines, ""]))
+        text = (DEPLOY / "haproxy" / "pools.cfg").read_text()
+        (self.folder / "pools.cfg").write_text(self.with_ports(text, "backend"))
 
     def command(self) -> list[str]:
         files = [str(DEPLOY / "haproxy" / "seriatim.cfg"), str(self.folder / "pools.cfg")]
@@ -78,19 +95,10 @@ class Nginx(Balancer):
     def prepare(self) -> None:
         for folder in ("seriatim", "temporary"):
             (self.folder / folder).mkdir()
-        shutil.copy(DEPLOY / "nginx" / "locations.conf", self.folder / "seriatim")
-        # The pools as they are delivered, with other addresses.
-        lines: list[str] = []
-        for line in (DEPLOY / "nginx" / "pools.conf").read_text().splitlines():
-            if line.startswith("upstream "):
-                ports = self.pools[line.split()[1]]
-            if line.lstrip().startswith("server "):
-                options = line.split(maxsplit=2)[2]
-                lines += [f"    server 127.0.0.1:{port} {options}" for port in ports]
-                ports = ()  # the others are replaced by these
-            else:
-                lines.append(line)
-        (self.folder / "seriatim" / "pools.conf").write_text("\n".join([*lines, ""]))
+        for name in ("maps.conf", "locations.conf"):
+            shutil.copy(DEPLOY / "nginx" / name, self.folder / "seriatim")
+        text = (DEPLOY / "nginx" / "pools.conf").read_text()
+        (self.folder / "seriatim" / "pools.conf").write_text(self.with_ports(text, "upstream"))
 
     def command(self) -> list[str]:
         temporary = "".join(
@@ -107,6 +115,7 @@ error_log {self.folder}/errors;
 events {{ worker_connections 4096; }}
 http {{
 {temporary}    access_log off;
+    include seriatim/maps.conf;
     include seriatim/pools.conf;
     server {{
         listen 127.0.0.1:{self.port};

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from realtime.transports import routing
 from tests.balancers import DEPLOY, Balancer, HAProxy, Nginx, program, program_environment
 from tests.conftest import MS, eventually
 from tests.e2e.wire import handshake_bytes
@@ -242,16 +243,29 @@ def open_socket(balancer: Balancer) -> tuple[http.client.HTTPConnection, str, di
         ("/api/v1/channels/chat%3Alobby/messages", "pages"),
         ("/static/x.js", "pages"),
         ("/ws/other", "pages"),
-        ("/api/v1/stream", "sockets"),
-        ("/api/v1/poll", "sockets"),
-        ("/api/v1/frames", "sockets"),
-        ("/api/v1/sockjs/info", "sockets"),
+        ("/sockjsx", "pages"),
+        # What the program serves there; streams end when the test says so, and have one of their own.
+        *((f"/api/v1{path}", "sockets") for path in routing.PATHS if path != "/events"),
+        ("/sockjs", "sockets"),
+        ("/sockjs/info", "sockets"),
+        ("/sockjs/websocket", "sockets"),
+        ("/sockjs/000/abcdefgh/xhr_streaming", "sockets"),
         ("/api/v1/channels/chat%3Aa%2Fb/events?from=start", "sockets"),
     ],
 )
 def test_each_path_has_its_pool(balancer: Balancer, path: str, pool: str) -> None:
     status, (name, _) = ask(balancer, path, "POST" if path.endswith("frames") else "GET")
     assert (status, name.rstrip("123")) == (200, pool)
+
+
+def test_requests_of_a_sockjs_session_come_to_one_server_and_sessions_to_all(balancer: Balancer) -> None:
+    placed: dict[str, set[str]] = {}
+    for session in (f"session{number}" for number in range(24)):
+        for style in ("xhr", "xhr_send", "eventsource"):
+            _, (name, _) = ask(balancer, f"/sockjs/00{len(style) % 10}/{session}/{style}")
+            placed.setdefault(session, set()).add(name)
+    assert all(len(names) == 1 for names in placed.values())
+    assert set().union(*placed.values()) == {"sockets1", "sockets2", "sockets3"}
 
 
 def test_metrics_are_not_for_outsiders(balancer: Balancer) -> None:
