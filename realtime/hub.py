@@ -230,8 +230,10 @@ class Subscriber:
     __slots__ = (
         "attaching",
         "byte_limit",
+        "carried",
         "cursor",
         "followed",
+        "left_out",
         "level",
         "limit",
         "mode",
@@ -242,6 +244,7 @@ class Subscriber:
         "sink",
         "slow",
         "snapshot",
+        "start",
         "whole_through",
         "window",
     )
@@ -268,6 +271,33 @@ class Subscriber:
         """It had to wait for an ack or for its socket since it was level last."""
         self.whole_through = 0
         """Nothing is conflated through this serial: what it asked for is history."""
+        self.start = 0
+        """Where delivery began in this epoch."""
+        self.left_out: dict[str, int] | None = None
+        """Serials behind `start` that were not delivered, and it was told so, by reason. None: all were."""
+        self.carried = 0
+        """Messages that were delivered in epochs before."""
+
+    @property
+    def reached(self) -> int:
+        """Its position, whichever way it is served."""
+        return self.position if self.level is None else self.level.position
+
+    @property
+    def delivered(self) -> int:
+        """Messages that were written to it, told from positions alone: position − start − what was left out."""
+        return self.carried + self.reached - self.start - sum((self.left_out or {}).values())
+
+    def leave_out(self, reason: str, count: int) -> None:
+        """So many serials behind its position are passed over."""
+        self.left_out = self.left_out or {}
+        self.left_out[reason] = self.left_out.get(reason, 0) + count
+
+    def begin_at(self, serial: int) -> None:
+        """Delivery begins behind this serial, at an attach or in another epoch."""
+        self.carried = self.delivered
+        self.position = self.start = serial
+        self.left_out = None
 
     def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
         """The `attached` frame; the caller adds `ref` when it answers a request."""
@@ -502,6 +532,8 @@ class Hub:
         """Subscribers that were told `skipped`, by reason."""
         self.skipped: defaultdict[str, int] = defaultdict(int)
         """Serials that they were told of, where those are known."""
+        self.settled = 0
+        """Messages delivered to attachments that have ended, as their positions tell."""
         self.sweep_seconds = Histogram(SECONDS)
         self._sweep_began = 0.0
 
@@ -542,6 +574,7 @@ class Hub:
         followed = subscriber.followed
         self._leave_level(subscriber)
         subscriber.mode = Mode.GONE
+        self.settled += subscriber.delivered
         if subscriber.cursor is not None:
             self._cursors.store()
         followed.ahead.discard(subscriber)
@@ -586,6 +619,15 @@ class Hub:
     def sent_at(subscriber: Subscriber) -> float:
         """When a broadcast was last written to it, by the loop's clock."""
         return subscriber.level.sent_at if subscriber.level is not None else float("-inf")
+
+    def ledger(self) -> tuple[int, int]:
+        """Messages delivered since the start: as all positions tell, and as was counted while writing. They are the
+        same, or a message was lost or written twice. On the loop's thread, between its turns."""
+        by_positions = self.settled
+        for followed in self._channels.values():
+            if not is_platform_name(followed.name):
+                by_positions += sum([each.delivered for each in followed.subscribers])
+        return by_positions, self.counts["sent"]
 
     def occupancy(self, channel: ChannelName) -> int:
         """Attachments to the channel on this worker."""
@@ -847,7 +889,7 @@ class Hub:
             subscriber.snapshot = None
             self._reader.state(subscriber.followed.name, lambda state: self._plan(subscriber, state, done))
             return
-        subscriber.position = plan.serial
+        subscriber.begin_at(plan.serial)
         if isinstance(subscriber.attaching.position, positions.Start | positions.Rewind | positions.Since):
             subscriber.whole_through = bounds.head
         subscriber.window = Window(subscriber.attaching.window, self._settings.window_bytes, plan.serial)
@@ -936,7 +978,7 @@ class Hub:
         for index, subscriber in enumerate(list(followed.subscribers)):
             if subscriber.mode is Mode.JOINING:
                 continue
-            subscriber.position = plan.serial
+            subscriber.begin_at(plan.serial)
             subscriber.whole_through = 0
             subscriber.snapshot = None
             subscriber.window.restart(plan.serial)
@@ -1245,6 +1287,7 @@ class Hub:
         if skip is not None:
             assert skip.last is not None
             subscriber.sink.send(self._skipped_frame(followed.name, followed.epoch, skip))
+            subscriber.leave_out(skip.reason, skip.last - position)
             subscriber.position = skip.last
             subscriber.window.skip_to(skip.last)
             self._note(subscriber, skip.last)
@@ -1355,6 +1398,7 @@ class Hub:
                 self.counts["conflated"] += skip.last - subscriber.position
                 texts.append(encode(self._skipped_frame(followed.name, followed.epoch, skip)))
                 window.pass_over(skip.last)
+                subscriber.leave_out(skip.reason, skip.last - subscriber.position)
                 subscriber.position = skip.last
             if serial is not None:
                 texts.append(frames[serial])

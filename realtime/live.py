@@ -11,6 +11,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ ATTACHMENTS_MOST: Final = 200
 
 NAMES_AT_ONCE: Final = 250
 """Names in one question: it must fit into a socket's buffer."""
+
+LEDGER_PATIENCE_S: Final = 1.0
+"""How long a worker's event loop may take until it comes to its books."""
 
 Question = siblings.Question
 
@@ -149,20 +153,15 @@ def _row(each: Any) -> dict[str, Any]:
     }
 
 
-def _position(subscriber: Subscriber) -> int:
-    level = subscriber.level
-    return subscriber.position if level is None else level.position
-
-
 def _backlog(subscriber: Subscriber) -> int:
     """Messages of the log that were not sent to it yet."""
     order = subscriber.followed.order
-    return 0 if order is None else max(0, order.position - _position(subscriber))
+    return 0 if order is None else max(0, order.position - subscriber.reached)
 
 
 def attachment(subscriber: Subscriber) -> dict[str, Any]:
     """What is known of one attachment."""
-    position, mode = _position(subscriber), subscriber.mode
+    mode = subscriber.mode
     if mode is Mode.WAITING:
         state = "waits for its socket" if subscriber.window.open else "waits for an ack"
     else:
@@ -171,7 +170,12 @@ def attachment(subscriber: Subscriber) -> dict[str, Any]:
         "channel": subscriber.followed.name,
         "epoch": subscriber.followed.epoch,
         "state": state,
-        "position": position,
+        "start": subscriber.start,
+        "position": subscriber.reached,
+        "delivered": subscriber.delivered,
+        # Also of earlier epochs, whose positions are void.
+        "carried": subscriber.carried,
+        "left_out": dict(subscriber.left_out or {}),
         # Without a window nobody acknowledges.
         "acked": subscriber.window.acked if subscriber.window.size else None,
         "window": subscriber.window.size,
@@ -187,6 +191,39 @@ def count(client: str) -> int:
 
 def _count(running: Worker, question: Question) -> int:
     return running.load.admission.clients[question["client"]]
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Messages delivered since the workers began, counted in two ways that know nothing of each other."""
+
+    by_positions: int
+    by_writes: int
+    missing: list[str]
+
+    @property
+    def balanced(self) -> bool:
+        return self.by_positions == self.by_writes
+
+
+def ledger() -> Ledger:
+    """The books of all workers, each balanced in one moment of its event loop."""
+    answers, missing = _ask({"ask": "ledger"})
+    told = [answer for answer in answers.values() if answer is not None]
+    missing = missing + [name for name, answer in answers.items() if answer is None]
+    return Ledger(sum(each[0] for each in told), sum(each[1] for each in told), missing)
+
+
+def _ledger(running: Worker, question: Question) -> tuple[int, int] | None:
+    found: Future[tuple[int, int]] = Future()
+    running.loop.call_soon_threadsafe(lambda: found.set_result(running.hub.ledger()))
+    try:
+        return found.result(LEDGER_PATIENCE_S)
+    except TimeoutError:
+        return None
 
 
 # ---------------------------------------------------------------- one message
@@ -228,7 +265,7 @@ def _passed(running: Worker, question: Question) -> dict[str, int]:
         found["attached"] += 1
         found["without_ack"] += not each.window.size
         if each.followed.epoch == question["epoch"]:
-            found["passed"] += _position(each) >= serial
+            found["passed"] += each.reached >= serial
             found["acked"] += bool(each.window.size) and each.window.acked >= serial
     if subscribers:
         order = subscribers[0].followed.order
@@ -244,6 +281,7 @@ _OFFERS: Mapping[str, Callable[[Worker, Question], object]] = {
     "connection": _connection,
     "count": _count,
     "passed": _passed,
+    "ledger": _ledger,
 }
 
 

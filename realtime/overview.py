@@ -55,6 +55,7 @@ class Figures:
     errors_since_s: float = 0.0
     workers: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    ledger: live.Ledger | None = None
 
 
 _lock = threading.Lock()
@@ -75,6 +76,7 @@ def figures() -> Figures:
         held=int(sum(_total(each, "seriatim_attachments", "waiting_ack", "waiting_socket") for each in readings)),
         refused=int(totals["seriatim_errors_total"]),
         missing=missing,
+        ledger=live.ledger(),
         workers=[
             {
                 "name": each.worker,
@@ -133,6 +135,9 @@ def problems(found: Figures) -> list[Problem]:
         Problem(90, f"Worker {name} does not answer", "It is dead, stopped or being replaced.")
         for name in found.missing
     ]
+    if found.ledger is not None and not found.ledger.balanced:
+        books = f"{found.ledger.by_positions} messages by positions, {found.ledger.by_writes} by what was written."
+        told.append(Problem(100, "The ledger does not balance", books))
     for each in found.workers:
         name = each["name"]
         if each["step"]:
