@@ -18,6 +18,8 @@ const KEPT_MOST = 10_000;
 const PAGE = 500;
 /** A page may draw at every frame; eyes do not need more than this while data flood in. */
 const DRAW_EVERY_MS = 200;
+/** After so long the rest of the widgets waits for the next frame: no task blocks what people do. */
+const FRAME_MS = 8;
 /** So few that one sees at once what a server does with a subscriber that does not answer. */
 const SMALL_WINDOW = 8;
 
@@ -134,6 +136,7 @@ const shown = described.map((widget, index) => {
 });
 
 let isDue = false;
+let isDrawing = false;
 let drawnAt = 0;
 function drawSoon(isNow = false) {
   if (isDue && !isNow) return;
@@ -142,16 +145,32 @@ function drawSoon(isNow = false) {
   setTimeout(() => requestAnimationFrame(draw), wait);
 }
 
-function draw() {
-  if (!isDue) return;
+async function draw() {
+  if (!isDue || isDrawing) return;
   isDue = false;
-  drawnAt = performance.now();
+  isDrawing = true;
+  try {
+    await drawAll();
+  } finally {
+    isDrawing = false;
+    drawnAt = performance.now();
+    // What was asked for meanwhile.
+    if (isDue) requestAnimationFrame(draw);
+  }
+}
+
+async function drawAll() {
+  let began = performance.now();
   const nowS = Date.now() / 1000;
   const to = end ?? nowS;
   const from = to - windowS;
   let behind = 0;
   const alerts = [];
   for (const each of shown) {
+    if (performance.now() - began > FRAME_MS) {
+      await new Promise((resolve) => requestAnimationFrame(resolve));
+      began = performance.now();
+    }
     const source = followed.get(channelOf(each.widget));
     if (source === undefined) continue;
     const rows = source.rowsThrough(to);
