@@ -3,7 +3,7 @@
     python3 scripts/prepare.py venv requirements.txt     the virtual environment with these packages
     python3 scripts/prepare.py secrets                   the demo's secrets, made once
     python3 scripts/prepare.py chromium                  the browser for tests (Debian's, by apt)
-    python3 scripts/prepare.py deploy                    HAProxy, nginx and promtool, which test deploy/ (Debian's, unpacked)
+    python3 scripts/prepare.py deploy                    HAProxy, nginx, promtool, to test deploy/ (Debian's, unpacked)
     .seriatim/venv/bin/python scripts/prepare.py typescript   the compiler that checks the JavaScript
 
 Standard library only, and readable by an old Python, which must be able to say that it is too old.
