@@ -101,10 +101,13 @@ def test_pages_have_no_barriers(site: Site, browser: Browser, theme: str, width:
             person.page.locator("[data-side-open]").click()
             look(person, wide)
             person.page.keyboard.press("Escape")
-        person.open("/dashboards/weather/")
-        person.wait_for_word("Live")
-        eventually(lambda: person.ledger("received") not in ("", "0"), LONG_S)
+        person.open("/dashboards/")
         look(person, wide)
+        for slug in ("weather", "seattle", "match", "quiz"):
+            person.open(f"/dashboards/{slug}/")
+            person.wait_for_word("Live")
+            eventually(lambda: person.ledger("received") not in ("", "0"), LONG_S)
+            look(person, wide)
     finally:
         person.close()
 
