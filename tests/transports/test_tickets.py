@@ -120,6 +120,8 @@ async def test_a_sessions_ticket_ends_with_the_session() -> None:
     await refused(403, "forbidden", "POST", "/tickets", body=body, auth=None, headers=[cookie, OWN_ORIGIN])
     text = await ticket("room:a", auth=None, headers=allowed)
     assert key not in text
+    # The namespace would allow it; the ticket is not for it.
+    await refused(403, "forbidden", "GET", "/channels/room:b/events", **given(text))
     async with opened("GET", "/events", **given(text)) as stream:
         await stream.told("attached")
         await in_thread(browser.logout)
