@@ -237,7 +237,7 @@ async def test_rights_that_end_end_the_stream_with_a_word() -> None:
             assert (await stream.told("detached"))["data"]["reason"] == "forbidden"
             await stream.until(lambda: stream.complete)
     finally:
-        authorization._hooks.clear()
+        authorization._hooks.pop("default")
 
 
 async def test_a_token_that_expires_ends_the_stream(realtime_settings: Any) -> None:

@@ -134,7 +134,7 @@ async def test_a_signal_that_a_hook_decides_is_waited_for() -> None:
         answers = await post({"type": "signal", "channel": "a", "event": "typing", "ref": 1})
         assert [(each["ref"], each["code"]) for each in answers] == [(1, "forbidden")]
     finally:
-        authorization._hooks.clear()
+        authorization._hooks.pop("default")
 
 
 async def test_bodies_that_are_none_are_refused(realtime_settings: Any) -> None:
