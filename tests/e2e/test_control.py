@@ -298,5 +298,5 @@ async def test_a_limit_of_another_process_holds_at_all_workers(workers: Workers)
 
 
 async def published(socket: Talker, message: dict[str, Any]) -> bool:
-    frame = {"type": "publish", "ref": time.time_ns(), "channel": "room", "messages": [message]}
+    frame = {"type": "publish", "ref": f"r{time.time_ns()}", "channel": "room", "messages": [message]}
     return bool((await socket.ask(frame))["type"] == "published")
