@@ -546,6 +546,8 @@ class LiveConnection(models.Model):  # noqa: DJ008  (there is never one)
         verbose_name = "connection"
         default_permissions = ("view",)
         permissions = [("operate", "Can disconnect, block and revoke, publish, and change logs")]
+
+
 class Present(models.Model):
     """What one worker says of a client in a channel; counts while the worker's lease holds. Written by
     `realtime.presence`."""
