@@ -165,3 +165,6 @@ async def stop_worker() -> None:
     running = worker.current()
     if running is not None:
         await running.stop()
+        # Reads that had begun go on in threads; emptying the tables beside them is a deadlock on PostgreSQL.
+        await asyncio.to_thread(running.reader._pool.shutdown)
+        await asyncio.to_thread(running._maintenance.shutdown)
