@@ -103,7 +103,7 @@ class Person:
         return [
             each
             for each in self.complaints
-            if not re.search(r"ERR_CONNECTION|WebSocket connection|ERR_FAILED|ERR_EMPTY", each)
+            if not re.search(r"ERR_CONNECTION|WebSocket connection|ERR_FAILED|ERR_EMPTY|ERR_INCOMPLETE_CHUNKED", each)
         ]
 
     def close(self) -> None:
