@@ -45,7 +45,7 @@ def must_outlast_s() -> float:
 
 def test_what_the_image_holds_is_enough_to_check_the_site_and_find_its_files(tmp_path: Path) -> None:
     image = tmp_path / "image"
-    for line in (ROOT / "Dockerfile").read_text().splitlines():
+    for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY "):
             *sources, target = line.split()[1:]
             for source in sources:
@@ -76,7 +76,7 @@ def test_what_the_image_holds_is_enough_to_check_the_site_and_find_its_files(tmp
 
 
 def test_the_image_runs_the_server_itself_and_asks_whether_it_lives() -> None:
-    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", "")
     entry, command = (
         json.loads(re.findall(rf"^{word} (\[.*\])$", text, re.MULTILINE)[0]) for word in ("ENTRYPOINT", "CMD")
     )
@@ -98,7 +98,8 @@ def test_files_that_compose_mounts_are_there(compose: dict[str, Any]) -> None:
     paths = [path for path in mounted if path not in named and not path.startswith("$")]
     assert len(paths) >= 6
     assert [path for path in paths if not (COMPOSE / path).exists()] == []
-    assert (COMPOSE / compose["services"]["pages1"]["build"] / "Dockerfile").exists()
+    build = compose["services"]["pages1"]["build"]
+    assert (COMPOSE / build["context"] / build["dockerfile"]).exists()
 
 
 def test_variables_without_a_default_are_in_the_example(compose: dict[str, Any]) -> None:
