@@ -57,7 +57,9 @@ CONSOLE_OF_USERS: Final[Capability] = {
 CONSOLE_OF_GUESTS: Final[Capability] = {CONSOLE_CHANNEL: EVERYTHING}
 CURSORS: Final[Capability] = {CURSORS_CHANNEL: ["subscribe", "presence", "signal"]}
 
-_signer = signing.TimestampSigner(salt="config.pages.guest")
+def _signer() -> signing.TimestampSigner:
+    """Made when it is needed: without a key, `manage.py check` says so."""
+    return signing.TimestampSigner(salt="config.pages.guest")
 
 
 @require_GET
@@ -142,7 +144,7 @@ def _page_data(request: HttpRequest) -> dict[str, object] | None:
     if not django_settings.DEMO:
         return None
     client = f"guest-{secrets.token_hex(3)}"
-    return {"client": client, "guest": _signer.sign(client)}
+    return {"client": client, "guest": _signer().sign(client)}
 
 
 def _client(request: HttpRequest, guest: str) -> str | None:
@@ -151,7 +153,7 @@ def _client(request: HttpRequest, guest: str) -> str | None:
     if not django_settings.DEMO:
         return None
     try:
-        return _signer.unsign(guest, max_age=GUEST_MOST_S)
+        return _signer().unsign(guest, max_age=GUEST_MOST_S)
     except signing.BadSignature:
         return None
 

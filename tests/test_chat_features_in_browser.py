@@ -401,8 +401,8 @@ def test_names_are_offered_while_one_types_them(meet: Meet) -> None:
 @pytest.mark.parametrize(
     ("theme", "width"),
     [
-        ("light", 1440),
         ("dark", 360),
+        pytest.param("light", 1440, marks=pytest.mark.slow),
         pytest.param("dark", 1440, marks=pytest.mark.slow),
         pytest.param("light", 360, marks=pytest.mark.slow),
     ],

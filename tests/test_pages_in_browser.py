@@ -65,7 +65,8 @@ _OUTSIDE = """() => [...document.querySelectorAll(":is(main, header) :is(button,
   .filter(([, box]) => box.width > 1 && box.right > 0 && (box.right > innerWidth + 1 || box.left < -1))
   .map(([html]) => html)"""
 
-WIDTHS = [1440, 1024, 390, 360]
+#: The others with -m slow.
+WIDTHS = [1440, 360, *(pytest.param(each, marks=pytest.mark.slow) for each in (1024, 390))]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -161,7 +161,7 @@ def test_positions_as_text(text: str, form: object) -> None:
         assert parse_from(text) == form
 
 
-_SHELL = {"__init__", "__main__", "chance", "client", "sync", "rest"}
+_SHELL = {"__init__", "__main__", "chance", "client", "http_socket", "sync", "rest"}
 _MODULES = sorted(Path(seriatim_client.__file__).parent.glob("*.py"))
 
 

@@ -163,8 +163,8 @@ async def go_back(stage: Scene, server: Postgres, restore: Restore, first: str) 
 def _combined() -> list[Any]:
     """All ways, with all who may publish first; some of it only with -m slow."""
     quick: dict[str, list[Restore]] = {
-        "worker": [restore_clean_in_steps, restore_rows],
-        "process": [restore_some_rows],
+        "worker": [restore_rows],
+        "process": [],
         "stopped": [restore_clean],
     }
     return [
@@ -270,6 +270,7 @@ async def test_nothing_changes_when_the_server_stops_or_crashes(own_postgres_ser
         assert stage.ledger.faults == []
 
 
+@pytest.mark.slow
 async def test_a_replica_that_takes_over_without_the_last_commits(own_postgres_server: Postgres) -> None:
     async with scene(own_postgres_server, "promoted") as stage:
         with Standby(own_postgres_server) as standby:
@@ -441,7 +442,7 @@ async def go_back_on_file(
 
 def _ways_to_put() -> list[Any]:
     """Each with a worker that stopped and one that was killed; some of it only with -m slow."""
-    quick = {(copied, "killed"), (moved, "stopped"), (copied_with_its_mark, "stopped")}
+    quick = {(copied, "killed"), (copied_with_its_mark, "stopped")}
     return [
         pytest.param(put, end, id=f"{put.__name__}-{name}", marks=[] if (put, name) in quick else pytest.mark.slow)
         for put in (copied, moved, restored, copied_with_its_mark, copied_without_its_mark)
@@ -464,7 +465,7 @@ async def test_an_older_file_in_place_of_a_worker_s_that_is_down(
         assert stage.ledger.faults == []
 
 
-@pytest.mark.parametrize("put", [moved, restored], ids=lambda put: put.__name__)
+@pytest.mark.parametrize("put", [moved, pytest.param(restored, marks=pytest.mark.slow)], ids=lambda put: put.__name__)
 async def test_an_older_file_in_place_of_a_running_worker_s(put: Put, tmp_path: Path) -> None:
     async with scene_on_file() as stage:
         epochs = await go_back_on_file(stage, put, tmp_path)

@@ -116,6 +116,7 @@ async def test_with_every_announcement_dropped_everything_comes_within_two_secon
     assert max(took_s) < WITHIN_S
 
 
+@pytest.mark.slow
 async def test_with_a_layer_that_swallows_all_everything_comes_within_two_seconds(
     postgres_server: Postgres, tell: Tell
 ) -> None:

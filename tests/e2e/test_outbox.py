@@ -37,6 +37,7 @@ def test_exactly_what_was_committed_is_published_once_in_order_on_postgresql(pos
         check(run(PLAN, site))
 
 
+@pytest.mark.slow
 @pytest.mark.sqlite
 def test_of_several_workers_that_relay_at_once_too(postgres_server: Postgres, redis_server: Redis) -> None:
     url = postgres_server.create_database("outbox_workers")

@@ -335,6 +335,8 @@ class Client:
         self.whole_through = 0
         # From a position of its own it may be sent again what was left out before.
         self.left_out.clear()
+        # Another epoch under a snapshot ends it: all of the new log follows.
+        self.in_snapshot = False
         self.explained = frame["resumed"]
 
     def joined(self, subscriber: Subscriber, answer: Answer) -> None:

@@ -373,8 +373,9 @@ export class Attachment {
       this.#target = frame.head;
       this.#isLevel = !withSnapshot && frame.head <= frame.serial;
     }
-    if (withSnapshot) this.#snapshot = { rows: [], restart };
-    else this.#push({ kind: "attached", frame, restart }, frame.epoch);
+    // Another epoch under a snapshot ends it: all of the new log follows.
+    this.#snapshot = withSnapshot ? { rows: [], restart } : null;
+    if (!withSnapshot) this.#push({ kind: "attached", frame, restart }, frame.epoch);
     void this.pump();
     this.#events.onAttached(frame);
     this.#line.changed();
