@@ -57,6 +57,7 @@ CONSOLE_OF_USERS: Final[Capability] = {
 CONSOLE_OF_GUESTS: Final[Capability] = {CONSOLE_CHANNEL: EVERYTHING}
 CURSORS: Final[Capability] = {CURSORS_CHANNEL: ["subscribe", "presence", "signal"]}
 
+
 def _signer() -> signing.TimestampSigner:
     """Made when it is needed: without a key, `manage.py check` says so."""
     return signing.TimestampSigner(salt="config.pages.guest")
