@@ -73,8 +73,12 @@ def _read_on(room: Room, most: int) -> RoomIndex:
     envelopes = [json.loads(text) for text in page.messages]
     index.last_time = max(index.last_time, _fold_in(room, envelopes))
     index.oldest = page.oldest
-    # Without more there is nothing between the last message and the head but what retention has taken.
-    index.through = envelopes[-1]["serial"] if page.more and envelopes else max(index.through, page.head)
+    if not page.more:
+        # There is nothing between the last message and the head but what retention has taken.
+        index.through = max(index.through, page.head)
+    else:
+        # Without a message, too: one that was stored after the rows were read is below the head, and still to be read.
+        index.through = envelopes[-1]["serial"] if envelopes else max(index.through, page.oldest - 1)
     index.save()
     return index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -389,6 +390,24 @@ def test_many_may_fold_at_the_same_time() -> None:
     for room in ("lobby", "hall"):
         assert ana.get(f"{room}/page").json()["messages"] == fold_of(room).messages()
     assert Mention.objects.count() == 6
+
+
+def test_what_is_stored_while_a_page_is_read_is_folded_next(ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = make_room("lobby", owner=ana)
+    ana.says("lobby", "read by nobody yet")
+    real, overtaken = index.read_page, []
+
+    def overtake(*args: Any, **more: Any) -> Any:
+        """A page whose rows were read just before the message, and its bounds just after."""
+        page = real(*args, **more)
+        if overtaken:
+            return page
+        overtaken.append(page)
+        return dataclasses.replace(page, messages=[], more=True)
+
+    monkeypatch.setattr(index, "read_page", overtake)
+    assert index.catch_up([room])[room.pk].through == 1 and overtaken
+    assert [each["text"] for each in ana.get("lobby/page").json()["messages"]] == ["read by nobody yet"]
 
 
 def test_search_finds_all_words_in_any_case_and_what_was_edited(ana: Person, bo: Person) -> None:
