@@ -394,6 +394,8 @@ def test_many_may_fold_at_the_same_time() -> None:
 
 def test_what_is_stored_while_a_page_is_read_is_folded_next(ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     room = make_room("lobby", owner=ana)
+    ana.says("lobby", "read before")
+    index.catch_up([room])
     ana.says("lobby", "read by nobody yet")
     real, overtaken = index.read_page, []
 
@@ -406,8 +408,9 @@ def test_what_is_stored_while_a_page_is_read_is_folded_next(ana: Person, monkeyp
         return dataclasses.replace(page, messages=[], more=True)
 
     monkeypatch.setattr(index, "read_page", overtake)
-    assert index.catch_up([room])[room.pk].through == 1 and overtaken
-    assert [each["text"] for each in ana.get("lobby/page").json()["messages"]] == ["read by nobody yet"]
+    assert index.catch_up([room])[room.pk].through == 2 and overtaken
+    texts = [each["text"] for each in ana.get("lobby/page").json()["messages"]]
+    assert texts == ["read before", "read by nobody yet"]
 
 
 def test_search_finds_all_words_in_any_case_and_what_was_edited(ana: Person, bo: Person) -> None:
