@@ -57,6 +57,12 @@ test("the message may come before its published, and then it is not shown twice"
   assert.equal(serials(timeline).length, 2);
 });
 
+test("the first that is not stored waits for the connection, and those below it for that one", () => {
+  let timeline = timelines.drawOwn(filled(1, 1), entry("stored", "sent", { receipt: { serial: 2 } }));
+  for (const id of ["first", "second"]) timeline = timelines.drawOwn(timeline, entry(id, "waiting", { reason: "connection" }));
+  assert.deepEqual(rows(timeline).flatMap((row) => (row.kind === "own" ? [row.own.id, row.isFirst] : [])), ["stored", true, "first", true, "second", false]);
+});
+
 test("the same id of somebody else is another message", () => {
   let timeline = timelines.drawOwn(filled(1, 1), entry("same", "pending"));
   timeline = timelines.receive(timeline, [frame(2, { id: "same", client: "bo" })], ME);

@@ -187,7 +187,8 @@ class RowWriter {
       isFirst: this.#isFirst,
       time: own.queuedAt,
     });
-    if (own.state !== "failed") this.#isFirst = false;
+    // One that is stored, or failed, is waited for by nobody.
+    if (own.state === "waiting" || own.state === "pending") this.#isFirst = false;
     this.#above = { client: this.#me, time: own.queuedAt };
   }
 
