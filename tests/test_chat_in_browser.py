@@ -28,8 +28,10 @@ def people_and_rooms(site: Site) -> None:
 
 @pytest.fixture
 def meet(site: Site, browser: Browser) -> Iterator[Meet]:
-    """`meet("ana")` gives a window in which ana is logged in."""
+    """`meet("ana")` gives a window in which ana is logged in. The server runs, whatever the test before did to it."""
     met: list[Person] = []
+    if not site.answers():
+        site.start()
 
     def make(name: str, **context: object) -> Person:
         met.append(Person(site, browser, name, **context).log_in())
@@ -142,7 +144,7 @@ def test_the_worker_is_killed_in_mid_conversation_and_nothing_is_lost_or_doubled
     assert "send themselves" in ana.banner
     assert "Try now" in ana.banner
     assert "wait here" not in bo.banner
-    assert "Waiting for a connection. Kept on this device." in ana.states
+    eventually(lambda: "Waiting for a connection. Kept on this device." in ana.states)
     assert "Waiting for the one above, so the order stays yours" in ana.states
     ana.say(said[6])
     assert ana.page.input_value("#text") == ""

@@ -25,7 +25,7 @@ from realtime.layers import redis_layer
 from realtime.protocol import positions
 from realtime.protocol.names import ChannelName
 from realtime.publishing import apublish
-from tests.conftest import MS, aeventually
+from tests.conftest import MS, WITHIN_S, aeventually
 from tests.hub.world import ENCODING
 from tests.servers import Redis, free_port
 from tests.stalling import StallingProxy
@@ -35,9 +35,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite]
 
 FASTER = 4
 """The backplane's times are divided by this; a test lasts as long as several of them."""
-
-WITHIN_S = 2000 * MS
-"""What the platform promises for messages that no announcement told of."""
 
 PATIENCE_S = 60_000 * MS
 

@@ -19,15 +19,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.conftest import MS, aeventually
+from tests.conftest import MS, WITHIN_S, aeventually
 from tests.e2e.processes import ServerProcess
 from tests.e2e.wire import Talker, request, talker, token
 from tests.servers import Postgres, Redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
-
-WITHIN_S = 2000 * MS
-"""What is promised, from the commit on."""
 
 PATIENCE_S = 60_000 * MS
 

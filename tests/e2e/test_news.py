@@ -11,15 +11,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from tests.conftest import MS
+from tests.conftest import MS, WITHIN_S
 from tests.e2e.processes import ServerProcess
 from tests.e2e.wire import Talker, connect, token
 from tests.servers import Postgres
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
 
-WITHIN_S = 2000 * MS
-"""What the platform promises."""
 WORKERS = 3
 MESSAGES = 20
 CONNECTIONS_MOST = 500
