@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 # How many processes run the tests; 1 shows output in order.
-JOBS ?= 2
+JOBS ?= 3
 # Options of the torture; see docs/how-to/test.md.
 TORTURE ?= --seconds 60
 # Options of the comparison; see docs/how-to/compare-fan-out.md.
@@ -33,9 +33,9 @@ test: ## run every test (SQLite, PostgreSQL, Redis, Chromium, JavaScript)
 	@$(PYTHON) scripts/prepare.py chromium
 	@$(PYTHON) scripts/prepare.py deploy
 	@echo "== Database tests on PostgreSQL =="
-	@$(VENV)/python -m tests.servers postgres -- $(VENV)/python -m pytest -n $(JOBS) --dist loadfile -m database
+	@$(VENV)/python -m tests.servers postgres -- $(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m database
 	@echo "== All tests, on SQLite =="
-	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile
+	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 torture: ## kill a server and cut its links for a minute, then count every message (TORTURE="--seed 7 --workers 3")
 	@$(PYTHON) scripts/prepare.py venv requirements-dev.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -49,6 +50,14 @@ _DATABASE_FIXTURES = {
 }
 
 
+def heed_ctrl_c() -> None:
+    """As `preexec_fn`: what a shell starts in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_LONG = ("tests/e2e/", "_in_browser.py")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test that uses the database, and leave out those of the other one, and slow ones unless asked for."""
     wants_slow = "slow" in (config.option.markexpr or "")
@@ -65,6 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+    # What waits for servers and browsers first, file by file: with several processes the short ones fill in at the end.
+    items.sort(key=lambda item: not any(word in item.path.as_posix() for word in _LONG))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MS, eventually
+from tests.conftest import MS, eventually, heed_ctrl_c
 from tests.servers import Site, free_port
 
 pytestmark = pytest.mark.e2e
@@ -170,6 +170,7 @@ def test_ctrl_c_ends_tail_quietly(environment: dict[str, str], run: Run) -> None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     assert process.stdout.readline()

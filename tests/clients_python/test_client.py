@@ -26,7 +26,7 @@ from seriatim_client import (
     Signal,
     SyncClient,
 )
-from tests.conftest import MS, aeventually, eventually
+from tests.conftest import MS, aeventually, eventually, heed_ctrl_c
 from tests.servers import Site
 
 pytestmark = pytest.mark.e2e
@@ -336,6 +336,7 @@ with SyncClient({site.url!r}, token={token()!r}) as client:
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": str(ROOT / "clients" / "python")},
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "got 1\n"
