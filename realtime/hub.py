@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -32,6 +32,7 @@ from realtime.counting import SECONDS, Histogram
 from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery import conflation, recovery
 from realtime.delivery.blocks import Block, BlockCache, Encoding, size_bytes
+from realtime.delivery.deltas import Deltas
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.recovery import Bounds, Plan, Skip
 from realtime.delivery.signals import SignalQueue
@@ -75,6 +76,10 @@ RETRY_S = 0.25
 CONFLATE_LOOK_MOST = 1024
 """Messages that one step looks at for the newest of each key, a tenth of a millisecond's work. Who is further behind is
 given the newest of each key as the log keeps them."""
+
+BALANCED_ATTACHMENTS = 2000
+"""Attachments whose books are balanced by one call of `balance_some`, a millisecond's work. A larger channel is
+balanced as a whole, and the next calls do nothing for it."""
 
 CONFLATED_EVERY_S = 0.25
 """How often conflatable channels are served while the worker has too much to do: a picture that moves, at four a
@@ -186,6 +191,7 @@ class HubSettings:
     window_bytes: int = 1 << 20
     block_messages: int = 64
     cache_bytes: int = 32 << 20
+    delta_bytes: int = 16 << 10
     writes_a_turn: int = 1024
     """Writes to level subscribers in one turn of the loop, some milliseconds' worth, so that acks, accepts and
     heartbeats get theirs; also how many stand in one level set."""
@@ -217,6 +223,8 @@ class Attaching:
     key_limit: int
     client: str = ""
     """Whose cursor it is, where the position is one."""
+    deltas: bool = False
+    """Whether data come as strings, whole or as differences to the message before."""
 
     @property
     def cursor(self) -> CursorKey | None:
@@ -233,6 +241,7 @@ class Subscriber:
         "carried",
         "cursor",
         "followed",
+        "holds",
         "left_out",
         "level",
         "limit",
@@ -259,6 +268,8 @@ class Subscriber:
         self.mode = Mode.JOINING
         self.level: Level | None = None
         """The set it stands in while its mode is LEVEL."""
+        self.holds = False
+        """Whether the message at its position was delivered on this attachment: then a delta may follow on it."""
         self.position = 0
         self.window = Window(0, 0, 0)
         self.limit = 0
@@ -292,16 +303,18 @@ class Subscriber:
         """So many serials behind its position are passed over."""
         self.left_out = self.left_out or {}
         self.left_out[reason] = self.left_out.get(reason, 0) + count
+        self.followed.books.left_out[reason] += count
 
     def begin_at(self, serial: int) -> None:
         """Delivery begins behind this serial, at an attach or in another epoch."""
         self.carried = self.delivered
         self.position = self.start = serial
         self.left_out = None
+        self.holds = False
 
     def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
         """The `attached` frame; the caller adds `ref` when it answers a request."""
-        return {
+        frame: dict[str, object] = {
             "type": "attached",
             "channel": self.attaching.channel,
             "epoch": epoch,
@@ -312,6 +325,9 @@ class Subscriber:
             "ack_every": self.attaching.ack_every,
             "ack_ms": self.attaching.ack_ms,
         }
+        if self.attaching.deltas:
+            frame["delta"] = "fossil"
+        return frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +345,8 @@ Answer = Attached | ProtocolError | None
 
 
 class Level:
-    """Subscribers of one channel and encoding who have been sent the same: everything through `position`.
+    """Subscribers of one channel and encoding who have been sent the same: everything through `position`. Those with
+    deltas stand apart, and among them those who hold the message at the position from those who do not yet.
 
     What a broadcast needs of them stands together: the ways to write, and how far all may go.
     """
@@ -338,7 +355,9 @@ class Level:
         "_writers",
         "byte_limit",
         "bytes_sent",
+        "deltas",
         "encoding",
+        "holds",
         "limit",
         "members",
         "position",
@@ -346,8 +365,11 @@ class Level:
         "sent_at",
     )
 
-    def __init__(self, encoding: Encoding, position: int, bytes_sent: int) -> None:
+    def __init__(self, encoding: Encoding, deltas: bool, holds: bool, position: int, bytes_sent: int) -> None:
         self.encoding = encoding
+        self.deltas = deltas
+        self.holds = holds
+        """Whether all have been sent the message at the position; always false without deltas, where it is all one."""
         self.position = position
         self.bytes_sent = bytes_sent
         """`Followed.bytes_sent` as it was at the position."""
@@ -396,11 +418,28 @@ class Level:
         return found
 
 
+@dataclass(slots=True)
+class Books:
+    """What was delivered of one channel, since this worker began to follow it."""
+
+    written: int = 0
+    """Messages, as they were counted while they were written."""
+    settled: int = 0
+    """Messages delivered to attachments that have ended, as their positions tell."""
+    ended: int = 0
+    """Those attachments."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Serials that attachments were told they do not get, by reason."""
+    off: int = 0
+    """By how many messages positions and writes differed when that was looked at last."""
+
+
 class Followed:
     """One channel with followers on this worker."""
 
     __slots__ = (
         "ahead",
+        "books",
         "bounds",
         "bounds_at",
         "bytes_sent",
@@ -425,9 +464,11 @@ class Followed:
         self.order: Ordering | None = None
         self.bounds = Bounds(None, 1, 0)
         self.bounds_at = float("-inf")
-        self.levels: dict[Encoding, list[Level]] = {}
+        self.levels: dict[tuple[Encoding, bool], list[Level]] = {}
+        """By encoding, and whether data come as deltas."""
         self.subscribers: set[Subscriber] = set()
         self.ahead: set[Subscriber] = set()
+        self.books = Books()
         self.bytes_sent = 0
         self.ledger = array("I")
         """Sizes of the frames passed on last, ending at the ordering's position."""
@@ -443,6 +484,11 @@ class Followed:
     def log_key(self) -> tuple[int | None, str | None]:
         return (self.channel_id, self.epoch)
 
+    @property
+    def delivered(self) -> int:
+        """Messages that were written to all who are or were attached, told from positions alone."""
+        return self.books.settled + sum([each.delivered for each in self.subscribers])
+
     def restart_ledger(self, position: int) -> None:
         self.ledger = array("I")
         self.ledger_first = position + 1
@@ -456,13 +502,13 @@ class Followed:
             del self.ledger[:cut]
             self.ledger_first += cut
 
-    def level_at(self, position: int, encoding: Encoding, most: int) -> Level:
+    def level_at(self, position: int, encoding: Encoding, deltas: bool, holds: bool, most: int) -> Level:
         """A set at the channel's position with room for one more."""
-        levels = self.levels.setdefault(encoding, [])
+        levels = self.levels.setdefault((encoding, deltas), [])
         for level in levels:
-            if level.position == position and len(level.members) < most:
+            if level.position == position and level.holds is holds and len(level.members) < most:
                 return level
-        levels.append(Level(encoding, position, self.bytes_sent))
+        levels.append(Level(encoding, deltas, holds, position, self.bytes_sent))
         return levels[-1]
 
 
@@ -498,6 +544,7 @@ class Hub:
         self._overflow = overflow
         self._channels: dict[ChannelName, Followed] = {}
         self._blocks = BlockCache(settings.cache_bytes, settings.block_messages)
+        self.deltas = Deltas(settings.delta_bytes)
         self._loading: dict[tuple[object, int], list[Subscriber]] = {}
         self._ready: deque[Subscriber] = deque()
         self._running = False
@@ -526,6 +573,8 @@ class Hub:
             "swept_epochs": 0,
             "fallen": 0,
             "conflated": 0,
+            "balanced": 0,
+            "imbalances": 0,
         }
         """Totals since start, for metrics and for tests that must know that a fault really hit."""
         self.skips: defaultdict[str, int] = defaultdict(int)
@@ -534,6 +583,10 @@ class Hub:
         """Serials that they were told of, where those are known."""
         self.settled = 0
         """Messages delivered to attachments that have ended, as their positions tell."""
+        self.unbalanced: dict[ChannelName, int] = {}
+        """Channels whose books were off when they were looked at last, and by how many messages."""
+        self._to_balance: deque[ChannelName] = deque()
+        self._balance_room = 0
         self.sweep_seconds = Histogram(SECONDS)
         self._sweep_began = 0.0
 
@@ -575,6 +628,8 @@ class Hub:
         self._leave_level(subscriber)
         subscriber.mode = Mode.GONE
         self.settled += subscriber.delivered
+        followed.books.settled += subscriber.delivered
+        followed.books.ended += 1
         if subscriber.cursor is not None:
             self._cursors.store()
         followed.ahead.discard(subscriber)
@@ -623,11 +678,45 @@ class Hub:
     def ledger(self) -> tuple[int, int]:
         """Messages delivered since the start: as all positions tell, and as was counted while writing. They are the
         same, or a message was lost or written twice. On the loop's thread, between its turns."""
-        by_positions = self.settled
-        for followed in self._channels.values():
-            if not is_platform_name(followed.name):
-                by_positions += sum([each.delivered for each in followed.subscribers])
-        return by_positions, self.counts["sent"]
+        live = sum([each.delivered - each.books.settled for each in self._channels.values()])
+        return self.settled + live, self.counts["sent"]
+
+    def books(self, channel: ChannelName) -> Followed | None:
+        """The channel with its books, where it is followed here. To be read like `ledger`."""
+        return self._channels.get(channel)
+
+    def balance_some(self) -> None:
+        """Balances the books of some channels, in turn: to be called regularly, between turns of the loop."""
+        self._balance_room = min(BALANCED_ATTACHMENTS, self._balance_room + BALANCED_ATTACHMENTS)
+        if not self._to_balance:
+            self._to_balance.extend(self._channels)
+        while self._to_balance and self._balance_room > 0:
+            followed = self._channels.get(self._to_balance.popleft())
+            if followed is not None:
+                self._balance_room -= 1 + len(followed.subscribers)
+                self._balance(followed)
+
+    def _balance(self, followed: Followed) -> None:
+        """Says once what is wrong, and again only when it has become worse or better."""
+        self.counts["balanced"] += 1
+        books = followed.books
+        by_positions = followed.delivered
+        off = by_positions - books.written
+        if off == books.off:
+            return
+        books.off = off
+        if not off:
+            del self.unbalanced[followed.name]
+            return
+        self.unbalanced[followed.name] = off
+        self.counts["imbalances"] += 1
+        logger.error(
+            "The ledger of %s does not balance: positions tell of %d delivered messages, %d were written.",
+            followed.name,
+            by_positions,
+            books.written,
+            extra={"channel": followed.name},
+        )
 
     def occupancy(self, channel: ChannelName) -> int:
         """Attachments to the channel on this worker."""
@@ -755,6 +844,8 @@ class Hub:
             return
         if followed.hole_timer is not None:
             followed.hole_timer.cancel()
+        self._balance(followed)
+        self.unbalanced.pop(followed.name, None)
         del self._channels[followed.name]
         self._following.unfollow(followed.name)
 
@@ -873,7 +964,10 @@ class Hub:
             return
         state, rows = found
         self.hear_of(subscriber.followed.name, state.epoch, state.head)
-        subscriber.snapshot = deque(frame[:-1] + ',"snapshot":true}' for _, frame in rows)
+        frames = [frame for _, frame in rows]
+        if subscriber.attaching.deltas:
+            frames = [self.deltas.whole_frame(frame) for frame in frames]
+        subscriber.snapshot = deque(frame[:-1] + ',"snapshot":true}' for frame in frames)
         bounds = Bounds(state.epoch, state.oldest, state.head)
         self._answer(subscriber, recovery.head(bounds), bounds, done)
 
@@ -1108,14 +1202,30 @@ class Hub:
             self._gather(followed)
         parts = _parts(frames, sizes)
         for levels in list(followed.levels.values()):
-            payloads: list[object] = []
+            payloads: dict[bool, list[object]] = {}
             for level in list(levels):
                 if self._late or self._writes >= self._settings.writes_a_turn or level.position != first - 1:
                     self._queue_level(followed, level)
                     continue
-                payloads = payloads or [level.encoding.encode(part) for part in parts]
-                self._write_level(followed, level, payloads, sizes)
+                holds = level.holds
+                if holds not in payloads:
+                    payloads[holds] = self._payloads(followed, level, first, parts)
+                self._write_level(followed, level, payloads[holds], sizes)
+                if holds is not level.holds:
+                    self._unite(followed, level)
         self._release_ahead(followed)
+
+    def _payloads(self, followed: Followed, level: Level, first: int, parts: Sequence[list[str]]) -> list[object]:
+        """What a level set at `first` - 1 is sent, a payload for each part of the frames from `first` on."""
+        if not level.deltas:
+            return [level.encoding.encode(part) for part in parts]
+        before = self._blocks.find(followed.log_key, first - 1) if level.holds else None
+        base = None if before is None else before.frames[first - 1 - before.first]
+        payloads: list[object] = []
+        for part in parts:
+            payloads.append(level.encoding.encode(self.deltas.frames(first, part, base)))
+            first, base = first + len(part), part[-1]
+        return payloads
 
     def _write_level(self, followed: Followed, level: Level, payloads: Sequence[object], sizes: array[int]) -> None:
         """Writes the frames that follow the set's position to all whose window has room for them."""
@@ -1133,13 +1243,16 @@ class Hub:
         level.sent_at = self._loop.time()
         writes = len(payloads) * len(writers)
         self.counts["payloads"] += writes
-        self.counts["sent"] += len(sizes) * len(writers)
+        sent = len(sizes) * len(writers)
+        self.counts["sent"] += sent
+        followed.books.written += sent
         self._writes += writes
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._next_turn)
         level.position = last
         level.bytes_sent = bytes_sent
+        level.holds = level.deltas
         for subscriber in fallen:
             self._step(subscriber)
 
@@ -1181,7 +1294,8 @@ class Hub:
         start = position + 1 - block.first
         count = min(len(block.sizes) - start, order.position - position)
         end = start + _fit(block.sizes, start, count, WRITE_BYTES_MOST)
-        self._write_level(followed, level, [block.payload(level.encoding, start, end)], block.sizes[start:end])
+        payload = block.payload(level.encoding, start, end, self.deltas if level.deltas else None, holds=level.holds)
+        self._write_level(followed, level, [payload], block.sizes[start:end])
         if level.position != order.position:
             self._queue_level(followed, level)
         else:
@@ -1193,13 +1307,14 @@ class Hub:
         if not level.members or len(level.members) > most // 2:
             # All have fallen behind, so the set is gone already; or it is large enough.
             return
-        for other in followed.levels.get(level.encoding, ()):
-            fits = len(other.members) + len(level.members) <= most
+        key = (level.encoding, level.deltas)
+        for other in followed.levels.get(key, ()):
+            fits = len(other.members) + len(level.members) <= most and other.holds is level.holds
             if other is not level and other.position == level.position and fits and not other.queued:
                 for subscriber in list(level.members):
                     level.remove(subscriber)
                     other.add(subscriber)
-                followed.levels[level.encoding].remove(level)
+                followed.levels[key].remove(level)
                 return
 
     def _release_ahead(self, followed: Followed) -> None:
@@ -1224,13 +1339,21 @@ class Hub:
         if level is not None:
             self._settle(subscriber)
             level.remove(subscriber)
+            subscriber.holds = level.holds
             subscriber.mode = Mode.WAITING
             if not level.members:
-                subscriber.followed.levels[level.encoding].remove(level)
+                subscriber.followed.levels[level.encoding, level.deltas].remove(level)
 
     def _enter_level(self, subscriber: Subscriber) -> None:
         followed, window = subscriber.followed, subscriber.window
-        level = followed.level_at(subscriber.position, subscriber.sink.encoding, self._settings.writes_a_turn)
+        deltas = subscriber.attaching.deltas
+        level = followed.level_at(
+            subscriber.position,
+            subscriber.sink.encoding,
+            deltas,
+            deltas and subscriber.holds,
+            self._settings.writes_a_turn,
+        )
         subscriber.limit = window.limit
         subscriber.byte_limit = level.bytes_sent + window.room_bytes if window.size else UNBOUNDED
         level.add(subscriber)
@@ -1289,6 +1412,7 @@ class Hub:
             subscriber.sink.send(self._skipped_frame(followed.name, followed.epoch, skip))
             subscriber.leave_out(skip.reason, skip.last - position)
             subscriber.position = skip.last
+            subscriber.holds = False
             subscriber.window.skip_to(skip.last)
             self._note(subscriber, skip.last)
             self._schedule(subscriber)
@@ -1306,11 +1430,14 @@ class Hub:
         window = subscriber.window
         count = min(len(block.sizes) - start, order.position - position, window.limit - window.sent)
         end = start + _fit(block.sizes, start, count, min(window.room_bytes, WRITE_BYTES_MOST))
-        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end))
+        deltas = self.deltas if subscriber.attaching.deltas else None
+        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end, deltas, holds=subscriber.holds))
         subscriber.position = position + end - start
+        subscriber.holds = True
         subscriber.window.sent_through(subscriber.position, block.sizes[start:end])
         self.counts["payloads"] += 1
         self.counts["sent"] += end - start
+        followed.books.written += end - start
         self._schedule(subscriber)
 
     @staticmethod
@@ -1400,13 +1527,17 @@ class Hub:
                 window.pass_over(skip.last)
                 subscriber.leave_out(skip.reason, skip.last - subscriber.position)
                 subscriber.position = skip.last
+                subscriber.holds = False
             if serial is not None:
-                texts.append(frames[serial])
-                size = size_bytes(frames[serial])
+                frame = frames[serial]
+                texts.append(self.deltas.whole_frame(frame) if subscriber.attaching.deltas else frame)
+                size = size_bytes(frame)
                 window.sent_through(serial, array("I", [size]))
                 subscriber.position = serial
+                subscriber.holds = True
                 room, room_bytes = room - 1, room_bytes - size
                 self.counts["sent"] += 1
+                followed.books.written += 1
         subscriber.sink.write(subscriber.sink.encoding.encode(texts))
         self.counts["payloads"] += 1
         self._schedule(subscriber)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from realtime import worker
 from realtime.hub import Mode, Subscriber
@@ -21,7 +21,18 @@ from realtime.metrics import siblings
 from realtime.protocol.names import ChannelName
 from realtime.worker import Worker
 
-__all__ = ["Connections", "Passed", "busiest", "connection", "connections", "count", "occupancies", "passed"]
+__all__ = [
+    "Books",
+    "Connections",
+    "Passed",
+    "books",
+    "busiest",
+    "connection",
+    "connections",
+    "count",
+    "occupancies",
+    "passed",
+]
 
 MOST: Final = 200
 """Connections that are told at once."""
@@ -36,6 +47,8 @@ LEDGER_PATIENCE_S: Final = 1.0
 """How long a worker's event loop may take until it comes to its books."""
 
 Question = siblings.Question
+
+T = TypeVar("T")
 
 
 def _ask(question: Question) -> tuple[dict[str, Any], list[str]]:
@@ -218,12 +231,86 @@ def ledger() -> Ledger:
 
 
 def _ledger(running: Worker, question: Question) -> tuple[int, int] | None:
-    found: Future[tuple[int, int]] = Future()
-    running.loop.call_soon_threadsafe(lambda: found.set_result(running.hub.ledger()))
+    return _between_turns(running, running.hub.ledger)
+
+
+def _between_turns(running: Worker, look: Callable[[], T]) -> T | None:
+    """What a look at the hub says between two turns of its loop; None where the loop is too late for it."""
+    found: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            found.set_result(look())
+        except Exception as error:
+            found.set_exception(error)
+
+    running.loop.call_soon_threadsafe(call)
     try:
         return found.result(LEDGER_PATIENCE_S)
     except TimeoutError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What was delivered of one channel, by the workers that follow it, since each of them began to."""
+
+    attached: int
+    ended: int
+    """Attachments that are no more, and count all the same."""
+    positions: int
+    """Serials that positions moved over, since each attachment's start."""
+    left_out: dict[str, int]
+    """Of those, the ones that attachments were told they do not get, by reason."""
+    written: int
+    """Messages, as they were counted while they were written."""
+    waiting: int
+    """Messages of the log that were not sent to attachments yet, all together."""
+    unacked: int
+    missing: list[str]
+
+    @property
+    def delivered(self) -> int:
+        """As positions tell: position − start − left out."""
+        return self.positions - sum(self.left_out.values())
+
+    @property
+    def balanced(self) -> bool:
+        return self.delivered == self.written
+
+
+def books(channel: ChannelName) -> Books:
+    """The books of one channel over all attachments, those of each worker balanced in one moment of its event loop."""
+    answers, missing = _ask({"ask": "books", "channel": channel})
+    told = [answer for answer in answers.values() if answer is not None]
+    left_out: Counter[str] = Counter()
+    for each in told:
+        left_out.update(each["left_out"])
+    totals = {name: sum(each[name] for each in told) for name in BOOKS}
+    missing = missing + [name for name, answer in answers.items() if answer is None]
+    return Books(**totals, left_out=dict(left_out), missing=missing)
+
+
+BOOKS: Final = ("attached", "ended", "positions", "written", "waiting", "unacked")
+
+
+def _books(running: Worker, question: Question) -> dict[str, Any] | None:
+    def look() -> dict[str, Any]:
+        followed = running.hub.books(question["channel"])
+        if followed is None:
+            return {**dict.fromkeys(BOOKS, 0), "left_out": {}}
+        kept = followed.books
+        return {
+            "attached": len(followed.subscribers),
+            "ended": kept.ended,
+            "positions": followed.delivered + sum(kept.left_out.values()),
+            "left_out": dict(kept.left_out),
+            "written": kept.written,
+            "waiting": sum([_backlog(each) for each in followed.subscribers]),
+            "unacked": sum([each.window.in_flight for each in followed.subscribers]),
+        }
+
+    return _between_turns(running, look)
 
 
 # ---------------------------------------------------------------- one message
@@ -282,6 +369,7 @@ _OFFERS: Mapping[str, Callable[[Worker, Question], object]] = {
     "count": _count,
     "passed": _passed,
     "ledger": _ledger,
+    "books": _books,
 }
 
 

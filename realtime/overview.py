@@ -137,6 +137,7 @@ def problems(found: Figures) -> list[Problem]:
     ]
     if found.ledger is not None and not found.ledger.balanced:
         books = f"{found.ledger.by_positions} messages by positions, {found.ledger.by_writes} by what was written."
+        books += " The pages of channels have theirs."
         told.append(Problem(100, "The ledger does not balance", books))
     for each in found.workers:
         name = each["name"]

@@ -90,6 +90,9 @@ RELABEL_S = 5.0
 EXPIRE_EVERY_S = 1.0
 """How often messages whose time to live is over leave the log, where a namespace has one."""
 
+BALANCE_EVERY_S = 1.0
+"""How often the books of some channels are balanced; of all of them, with 20,000 attachments, in ten seconds."""
+
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
 
@@ -212,6 +215,7 @@ class Worker:
             (BACKLOG_EVERY_S, self._count_backlog),
             (settings.RETENTION_INTERVAL_S, self._retain),
             (EXPIRE_EVERY_S, self._expire),
+            (BALANCE_EVERY_S, self.hub.balance_some),
             (LOOK_S, self.presence.tick),
         ):
             self._tasks.add(asyncio.ensure_future(self._every(every_s, work)))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from realtime import live, namespaces, tokens, worker
+from realtime import live, metrics, namespaces, tokens, worker
 from realtime.hub import BOUNDS_FRESH_S, Subscriber
 from realtime.log import new_epoch, prune
 from realtime.models import Namespace
 from realtime.protocol.names import ChannelName
+from tests.conftest import aeventually
 from tests.conversation import Peer, connected, in_thread, stop_worker, token
+from tests.deploy.test_alerts import fires
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -137,6 +140,87 @@ async def test_what_was_conflated() -> None:
         assert slow.left_out == {"conflated": 9} == left_out(one)
         assert one.delivered == slow.messages == 3
         await balanced()
+
+
+async def test_events_of_the_platform_itself_are_in_both_counts() -> None:
+    async with connected() as publisher:
+        level = Counted(publisher)
+        await level.attach("room")
+        await in_thread(Namespace.objects.create, name="later")  # all workers are told, through the log
+        running = worker.ensure()
+        await aeventually(lambda: running.control.counts["own"] + running.control.counts["heard"])
+        await publisher.publish("room", 1)
+        await level.count_until("room", 1)
+        await balanced()
+
+
+async def books(channel: ChannelName = ROOM) -> live.Books:
+    found = await in_thread(live.books, channel)
+    assert found.balanced, found
+    return found
+
+
+async def test_the_books_of_a_channel_are_the_sum_of_what_its_clients_counted() -> None:
+    async with connected() as publisher, connected(text=token("bob")) as second:
+        level, slow = Counted(publisher), Counted(second)
+        await level.attach("room")
+        await slow.attach("room", window=2)
+        for number in range(10):
+            await publisher.publish("room", number)
+        await publisher.publish("other", 1)
+        await level.count_until("room", 10)
+        await slow.count_until("room", 2)
+        found = await books()
+        assert (found.attached, found.ended, found.positions, found.waiting) == (2, 0, 12, 8)
+        await in_thread(prune, ROOM, 6)
+        await asyncio.sleep(2 * BOUNDS_FRESH_S)
+        await slow.ack("room", 2)
+        await slow.count_until("room", 8)
+        found = await books()
+        assert found.left_out == {"retention": 4} and found.positions == 10 + 8
+        assert found.delivered == found.written == level.messages + slow.messages == 14
+        await second.request("detach", channel="room")
+        found = await books()
+        assert (found.attached, found.ended, found.delivered, found.waiting) == (1, 1, 14, 0)
+        assert (await books(ChannelName("other"))).written == 0, "nobody was attached there"
+
+
+def told(name: str) -> float:
+    """What the worker tells Prometheus."""
+    ((_, value),) = metrics.read(worker.ensure()).series[name]
+    assert isinstance(value, int | float)
+    return value
+
+
+async def test_a_ledger_that_is_off_is_told_by_the_metrics_and_fires_the_alert(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("seriatim_ledger_imbalances_total", "seriatim_ledger_difference_messages")
+    seen: list[list[float]] = []
+    async with connected() as publisher:
+        level = Counted(publisher)
+        await level.attach("room")
+        await publisher.publish("room", 1)
+        await level.count_until("room", 1)
+        hub = worker.ensure().hub
+        hub.balance_some()
+        assert hub.counts["balanced"], "somebody looks"
+        seen.append([told(name) for name in names])
+        (one,) = subscribers("ana")
+        assert one.level is not None
+        one.level.position += 3
+        await aeventually(lambda: told(names[0]))  # by the regular look
+        seen.append([told(name) for name in names])
+        assert "The ledger of room does not balance: positions tell of 4" in caplog.text
+        one.level.position -= 3
+        await aeventually(lambda: not told(names[1]))
+        seen.append([told(name) for name in names])
+    assert seen == [[0, 0], [1, 3], [1, 0]]
+    series = {
+        f'{name}{{instance="app1:8000",worker="w1"}}': f"{before}x10 {wrong}x10 {after}x60"
+        for name, before, wrong, after in zip(names, *seen, strict=True)
+    }
+    await asyncio.to_thread(fires, tmp_path, "SeriatimLedgerOff", series, {10: False, 12: True, 20: True, 60: False})
 
 
 async def test_a_message_that_is_not_written_unbalances_the_books() -> None:

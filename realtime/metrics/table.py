@@ -558,6 +558,32 @@ METRICS: Final[tuple[Metric, ...]] = (
         _hub("sent"),
     ),
     Metric(
+        "seriatim_ledger_imbalances_total",
+        "counter",
+        (),
+        "Times that the ledger of a channel was found not to balance: positions (position − start − skipped) told of "
+        "another number of delivered messages than was counted while they were written.",
+        "Never above 0: a message was lost or written twice. "
+        "See [the runbook](../how-to/runbook/SeriatimLedgerOff.md).",
+        _hub("imbalances"),
+    ),
+    Metric(
+        "seriatim_ledger_difference_messages",
+        "gauge",
+        (),
+        "By how many messages the ledgers of channels that are followed now do not balance, all together.",
+        "Never above 0.",
+        _one(lambda worker: sum(map(abs, list(worker.hub.unbalanced.values())))),
+    ),
+    Metric(
+        "seriatim_ledgers_balanced_total",
+        "counter",
+        (),
+        "Ledgers of channels that were looked at: some each second, and each that is no longer followed.",
+        "It must grow wherever channels are followed, or nobody looks.",
+        _hub("balanced"),
+    ),
+    Metric(
         "seriatim_socket_writes_total",
         "counter",
         (),

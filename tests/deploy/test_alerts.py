@@ -269,9 +269,38 @@ CASES = (
         by_m=25,
     ),
     Case("SeriatimReadsSlow", times("seriatim_log_read_seconds")),
+    Case(
+        "SeriatimLedgerOff",
+        {
+            on("seriatim_ledger_imbalances_total"): f"0x{STEPS - 1} 1x{2 * STEPS - 1}",
+            on("seriatim_ledger_difference_messages"): level(0, 2),
+        },
+        by_m=2,
+    ),
     Case("SeriatimGapsTold", {on("seriatim_gaps_told_total", reason="retention"): total(0, 3)}, by_m=50),
     Case("SeriatimSweepSlow", times("seriatim_sweep_seconds")),
 )
+
+
+def fires(folder: Path, alert: str, series: dict[str, str], expected: dict[int, bool]) -> None:
+    """Asserts that the alert fires at these minutes of the series, or does not."""
+    shutil.copy(PROMETHEUS / "rules.yml", folder)
+    firing = f'count(ALERTS{{alertstate="firing",alertname="{alert}"}})'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": firing,
+                "eval_time": f"{minute}m",
+                "exp_samples": [{"labels": "{}", "value": 1}] if yes else [],
+            }
+            for minute, yes in expected.items()
+        ],
+    }
+    written = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}
+    (folder / "tests.yml").write_text(yaml.safe_dump(written, sort_keys=False))
+    promtool("test", "rules", "tests.yml", cwd=folder)
 
 
 def test_every_alert_has_its_case() -> None:

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.window import Window
@@ -41,15 +48,15 @@ class HubMachine(RuleBasedStateMachine):
         self.world.set_overflow(overflow)
         if before:
             self.world.log.commit(before)
-        for _ in range(followers):
-            self.world.client(0, positions.Head())
+        for number in range(followers):
+            self.world.client(0, positions.Head(), deltas=number != 1)
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
-    @rule(window=st.sampled_from([0, 1, 3, 10]), data=st.data())
-    def attach(self, window: int, data: st.DataObject) -> None:
+    @rule(window=st.sampled_from([0, 1, 3, 10]), deltas=st.booleans(), data=st.data())
+    def attach(self, window: int, deltas: bool, data: st.DataObject) -> None:
         if len(self.world.clients) < 6:
-            self.world.client(window, self.position(data))
+            self.world.client(window, self.position(data), deltas=deltas)
 
     @precondition(lambda self: self.world.clients)
     @rule(data=st.data())
@@ -185,6 +192,15 @@ class HubMachine(RuleBasedStateMachine):
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 
+    @invariant()
+    def the_ledger_balances(self) -> None:
+        """Against what clients counted by themselves, at every moment, and by channel."""
+        if hasattr(self, "world"):
+            got = sum(len(client.got) for client in self.world.clients)
+            assert self.world.hub.ledger() == (got, got)
+            self.world.hub.balance_some()
+            assert self.world.hub.unbalanced == {}
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
@@ -192,6 +208,7 @@ class HubMachine(RuleBasedStateMachine):
         self.world.pending.clear()
         self.world.log.commit(1)
         self.world.settle(seconds=6.0)
+        self.the_ledger_balances()
         for client in self.world.clients:
             assert client.ended is None, client.ended
             if client.subscriber is not None:
@@ -202,6 +219,7 @@ class HubMachine(RuleBasedStateMachine):
                 for serial in newest_of_each_key(self.world.log.rows):
                     assert (client.epoch, serial) not in client.left_out, f"{serial} is the newest of its key"
             HITS["conflated"] += bool(client.left_out)
+            HITS["deltas"] += client.deltas_got
             HITS["conflated messages"] += len(client.left_out)
         HITS.update(
             {key: self.world.hub.counts[key] for key in ("holes", "healed", "duplicates", "blocks_read", "late")}
@@ -253,7 +271,7 @@ def rare() -> list[tuple[str, int]]:
     """Faults that hardly happened, and how often they did."""
     faults = ["announcement lose", "announcement twice", "announcement last first", "stalled", "pruned", "late"]
     faults += ["database away", "new epochs", "resumed", "attached again", "healed", "duplicates", "blocks_read"]
-    faults += ["conflated", "fallen"]
+    faults += ["conflated", "fallen", "deltas"]
     return [(fault, HITS[fault]) for fault in faults if HITS[fault] < 20]
 
 
@@ -361,6 +379,17 @@ def _conflation_opens_the_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Window, "pass_over", Window.skip_to)
 
 
+def _delivered_and_not_written_down(patch: pytest.MonkeyPatch) -> None:
+    original = Hub._leave_level
+
+    def leave(self: Hub, subscriber: Any) -> None:
+        if subscriber.level is not None:
+            subscriber.start += 1
+        original(self, subscriber)
+
+    patch.setattr(Hub, "_leave_level", leave)
+
+
 def _history_conflated(patch: pytest.MonkeyPatch) -> None:
     original = Hub._conflates
 
@@ -387,6 +416,7 @@ MUTANTS = [
     _conflation_forgets_keys,
     _conflation_opens_the_window,
     _history_conflated,
+    _delivered_and_not_written_down,
 ]
 
 
