@@ -142,6 +142,7 @@ class Connection:
         self._over_served = 0
         link.on_congested = self._congested
         link.on_drained = self._drained
+        link.on_way = self._rewire
         worker.clients.add(self)
         worker.counts.opened[transport] += 1
 
@@ -243,7 +244,7 @@ class Connection:
             task.cancel()
         self._wake_reader()
         # The link knows this by them: a circle would wait for the collector.
-        self.link.on_congested = self.link.on_drained = _nobody
+        self.link.on_congested = self.link.on_drained = self.link.on_way = _nobody
 
     def _known(self) -> dict[str, object]:
         """What log lines say of this connection (`LOG_FORMAT` json)."""
@@ -1048,6 +1049,10 @@ class Connection:
         for channel in self._follows:
             self.worker.presence.drained(channel, self.link)
         self._perform(self.session.release(time.monotonic(), _time_ms()))
+
+    def _rewire(self) -> None:
+        for subscriber in self.subscribers.values():
+            self.worker.hub.rewire(subscriber)
 
     def pulse(self, now: float) -> None:
         """Looks after the connection, about once a second: what is due, heartbeat, dead sockets (§8)."""

@@ -224,8 +224,11 @@ class _Whole:
     def join(self, payloads: Sequence[Iterable[str]]) -> tuple[str, ...]:
         return tuple(chain.from_iterable(payloads))
 
-    def write_all(self, writers: Sequence[Callable[[Any], None]], payload: Any) -> int:
-        for write in writers:
+    def ways(self, writers: Sequence[Callable[[Any], None]]) -> Sequence[Callable[[Any], None]]:
+        return writers
+
+    def write_all(self, ways: Sequence[Callable[[Any], None]], payload: Any) -> int:
+        for write in ways:
             write(payload)
         return 0
 

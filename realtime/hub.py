@@ -340,7 +340,7 @@ class Level:
     """
 
     __slots__ = (
-        "_writers",
+        "_ways",
         "byte_limit",
         "bytes_sent",
         "encoding",
@@ -365,26 +365,29 @@ class Level:
         """When something was written to all."""
         self.queued = False
         """Late: its turn comes."""
-        self._writers: list[Callable[[Any], None]] | None = []
+        self._ways: Any = None
 
     def add(self, subscriber: Subscriber) -> None:
         subscriber.level = self
         self.members[subscriber] = None
         self.limit = min(self.limit, subscriber.limit)
         self.byte_limit = min(self.byte_limit, subscriber.byte_limit)
-        if self._writers is not None:
-            self._writers.append(subscriber.sink.writer)
+        self._ways = None
 
     def remove(self, subscriber: Subscriber) -> None:
         subscriber.level = None
         del self.members[subscriber]
-        self._writers = None
+        self._ways = None
 
     @property
-    def writers(self) -> list[Callable[[Any], None]]:
-        if self._writers is None:
-            self._writers = [subscriber.sink.writer for subscriber in self.members]
-        return self._writers
+    def ways(self) -> Any:
+        """What the encoding writes to all with."""
+        if self._ways is None:
+            self._ways = self.encoding.ways([subscriber.sink.writer for subscriber in self.members])
+        return self._ways
+
+    def rewire(self) -> None:
+        self._ways = None
 
     def without_room(self, last: int, before_last: int) -> list[Subscriber]:
         """Members whose window has no room for everything through serial `last`, `before_last` bytes before it."""
@@ -650,6 +653,12 @@ class Hub:
         if subscriber.mode is Mode.WAITING:
             subscriber.mode = Mode.BEHIND
             self._schedule(subscriber)
+
+    @staticmethod
+    def rewire(subscriber: Subscriber) -> None:
+        """Its sink's writer is good for something else now, see `Encoding.ways`."""
+        if subscriber.level is not None:
+            subscriber.level.rewire()
 
     @staticmethod
     def sent_at(subscriber: Subscriber) -> float:
@@ -1199,13 +1208,13 @@ class Hub:
         for subscriber in fallen:
             self._leave_level(subscriber)
             subscriber.mode = Mode.BEHIND
-        writers = level.writers
         for payload in payloads:
-            self.counts["bytes"] += level.encoding.write_all(writers, payload)
+            # Anew each time: a write that had to be buffered has changed them.
+            self.counts["bytes"] += level.encoding.write_all(level.ways, payload)
         level.sent_at = self._loop.time()
-        writes = len(payloads) * len(writers)
+        writes = len(payloads) * len(level.members)
         self.counts["payloads"] += writes
-        sent = len(sizes) * len(writers)
+        sent = len(sizes) * len(level.members)
         self.counts["sent"] += sent
         followed.books.written += sent
         self._writes += writes

@@ -12,7 +12,8 @@ import ctypes
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final
 
 KEPT_S: Final = 1.0
@@ -42,31 +43,44 @@ class Interpreter:
         self.contentions = 0
         """How often another thread was found in between."""
 
-    def begin(self) -> None:
-        """A broadcast begins."""
+    def begin(self) -> bool:
+        """A broadcast begins. Whether its writes have to keep the interpreter."""
         self._waits = None
+        return self._keeps()
 
-    def slow(self) -> None:
-        """Some writes of the broadcast took long. If the thread waited often since the last time it was told so, it was
-        for the interpreter: a non-blocking send never waits, and a machine that is busy with other things interrupts
-        without being waited for. Once is nothing: the thread that committed what is sent has still to come to rest.
+    def slow(self) -> bool:
+        """Some writes of the broadcast took long. Whether the others have to keep the interpreter.
+
+        They have to if the thread waited often since the last time it was told so: then it was for the interpreter. A
+        non-blocking send never waits, and a machine that is busy with other things interrupts without being waited for.
+        Once is nothing: the thread that committed what is sent has still to come to rest.
         """
         if self.kept or self._send is None:
-            return
+            return self.kept
         before, self._waits = self._waits, self._count_waits()
         if before is None or self._waits - before < WAITS:
-            return
+            return False
         now = self._clock()
         self._keeping_s = min(2 * self._keeping_s, KEPT_MOST_S) if now - self._until < self._keeping_s else KEPT_S
         self._until = now + self._keeping_s
         self.contentions += 1
         self.kept = True
+        return True
+
+    def _keeps(self) -> bool:
+        if self.kept and self._clock() > self._until:
+            self.kept = False
+        return self.kept
+
+    def send_all(self, descriptors: Sequence[int], data: bytes) -> list[int]:
+        """`send` to each of them: how many bytes were taken, -1 where none could be."""
+        assert self._send is not None
+        return list(map(self._send, descriptors, repeat(data), repeat(len(data)), repeat(_FLAGS)))
 
     def send(self, descriptor: int, data: bytes) -> int:
         """send(2), non-blocking, keeping the interpreter: how many bytes were taken; OSError if none could be."""
         assert self._send is not None
-        if self._clock() > self._until:
-            self.kept = False
+        self._keeps()
         taken = self._send(descriptor, data, len(data), _FLAGS)
         if taken < 0:
             # Which error it is matters to nobody here: the transport meets it again.

@@ -12,7 +12,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from itertools import islice, repeat
+from operator import call
+from typing import Any, Protocol, cast
 
 from realtime.conf import settings
 from realtime.delivery.blocks import Encoding, size_bytes
@@ -26,11 +28,14 @@ logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-MANY = 16
-"""From so many writes on it is worth to look whether they are slow."""
+LOOK_EVERY = 8
+"""Writes between two looks at the clock."""
 
 SLOW_S = 0.002
-"""Four writes take a hundredth of this. When they take longer, somebody is in between."""
+"""So many writes take a fiftieth of this. When they take longer, somebody is in between."""
+
+NO_SOCKET = -1
+"""Instead of a descriptor, where only the writer will do."""
 
 
 class SharedSocket(Protocol):
@@ -42,15 +47,70 @@ class SharedSocket(Protocol):
     on_heard: Callable[[], None] | None
     on_congested: Callable[[], None] | None
     on_drained: Callable[[], None] | None
+    on_way: Callable[[], None] | None
+    quick: Callable[[bytes], int] | None
+    number: int
     buffered_bytes: int
     moved_bytes: int
 
     def write(self, data: bytes) -> None: ...
+    def write_rest(self, data: bytes, taken: int) -> None: ...
     def ping(self) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
     def abort(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+
+
+class Ways:
+    """How bytes get to many WebSockets: for each its writer, which is always right, and what is quicker while nothing
+    waits before what is written: the system's call itself."""
+
+    __slots__ = ("_numbers", "_quick", "writers")
+
+    def __init__(self, writers: Sequence[Callable[[bytes], None]]) -> None:
+        self.writers = writers
+        sockets = [getattr(writer, "__self__", None) for writer in writers]
+        self._quick = [
+            getattr(socket, "quick", None) or writer for socket, writer in zip(sockets, writers, strict=True)
+        ]
+        self._numbers = [getattr(socket, "number", NO_SOCKET) for socket in sockets]
+
+    def send(self, payload: bytes) -> None:
+        size = len(payload)
+        taken: list[int | None] = []
+        if not interpreter.begin():
+            self._call(payload, taken)
+        if len(taken) < len(self.writers):
+            rest = self._numbers[len(taken) :] if taken else self._numbers
+            taken += interpreter.send_all(rest, payload)
+        if taken.count(size) == len(taken):
+            return
+        for index, count in enumerate(taken):
+            if count is None or count == size:
+                continue
+            if count < 0:
+                self.writers[index](payload)
+            else:
+                cast("SharedSocket", self.writers[index].__self__).write_rest(payload, count)  # type: ignore[attr-defined]
+
+    def _call(self, payload: bytes, taken: list[int | None]) -> None:
+        """Puts into `taken` how many bytes each took, None for those that take everything, -1 where nothing could be
+        written; ends before the last one when the interpreter is to be kept."""
+        calls = map(call, self._quick, repeat(payload))
+        most = len(self._quick)
+        looked_at = time.perf_counter()
+        while len(taken) < most:
+            try:
+                # What came before an error stays in the list.
+                taken.extend(islice(calls, LOOK_EVERY))
+            except OSError:
+                # A full buffer, or an error that is left to the transport.
+                taken.append(-1)
+            now = time.perf_counter()
+            if now - looked_at > SLOW_S and interpreter.slow():
+                return
+            looked_at = now
 
 
 class WebSocketEncoding:
@@ -70,22 +130,14 @@ class WebSocketEncoding:
     def join(self, payloads: Sequence[bytes]) -> bytes:
         return payloads[0] if len(payloads) == 1 else b"".join(payloads)
 
-    def write_all(self, writers: Sequence[Callable[[bytes], None]], payload: bytes) -> int:
-        """One write after the other; where they are many, with an eye on the clock (see realtime.interpreter)."""
-        if len(writers) < MANY:
-            for write in writers:
-                write(payload)
-            return len(writers) * len(payload)
-        interpreter.begin()
-        looked_at = time.perf_counter()
-        for count, write in enumerate(writers):
-            write(payload)
-            if not count & 3:
-                now = time.perf_counter()
-                if now - looked_at > SLOW_S:
-                    interpreter.slow()
-                looked_at = now
-        return len(writers) * len(payload)
+    def ways(self, writers: Sequence[Callable[[bytes], None]]) -> Ways:
+        return Ways(writers)
+
+    def write_all(self, ways: Ways, payload: bytes) -> int:
+        """One write after the other, in C as far as nothing has to be minded, with an eye on the clock between (see
+        realtime.interpreter)."""
+        ways.send(payload)
+        return len(ways.writers) * len(payload)
 
 
 MADE_BYTES_MOST = 4 << 20
@@ -139,10 +191,13 @@ class TextsEncoding:
     def join(self, payloads: Sequence[Sequence[str]]) -> tuple[str, ...]:
         return tuple([text for payload in payloads for text in payload])
 
-    def write_all(self, writers: Sequence[Callable[[Sequence[str]], None]], payload: Sequence[str]) -> int:
-        for write in writers:
+    def ways(self, writers: Sequence[Callable[[Sequence[str]], None]]) -> Sequence[Callable[[Sequence[str]], None]]:
+        return writers
+
+    def write_all(self, ways: Sequence[Callable[[Sequence[str]], None]], payload: Sequence[str]) -> int:
+        for write in ways:
             write(payload)
-        return len(writers) * sum([size_bytes(text) for text in payload])
+        return len(ways) * sum([size_bytes(text) for text in payload])
 
 
 WEBSOCKET = WebSocketEncoding()
@@ -162,6 +217,8 @@ class Link(Protocol):
     writer: Callable[[Any], None]
     on_congested: Callable[[], None]
     on_drained: Callable[[], None]
+    on_way: Callable[[], None]
+    """What `writer` is good for has changed: the ways of those sets that it is in are to be made anew."""
 
     def write(self, payload: Any) -> None: ...
     def send(self, frame: dict[str, object]) -> None: ...
@@ -201,6 +258,7 @@ class SocketLink:
         "encoding",
         "on_congested",
         "on_drained",
+        "on_way",
         "sent_at",
         "socket",
         "writer",
@@ -219,6 +277,8 @@ class SocketLink:
         self.sent_at = time.monotonic()
         self.on_congested: Callable[[], None] = _nothing
         self.on_drained: Callable[[], None] = _nothing
+        self.on_way: Callable[[], None] = _nothing
+        socket.on_way = self._way_changed
         socket.on_congested = self._congested
         socket.on_drained = self._drained
 
@@ -267,6 +327,9 @@ class SocketLink:
     def moved_bytes(self) -> int:
         return self.socket.moved_bytes
 
+    def _way_changed(self) -> None:
+        self.on_way()
+
     def _congested(self) -> None:
         if not self.congested:
             self.congested = True
@@ -301,6 +364,7 @@ class AsgiLink:
         self.sent_at = time.monotonic()
         self.on_congested: Callable[[], None] = _nothing
         self.on_drained: Callable[[], None] = _nothing
+        self.on_way: Callable[[], None] = _nothing
 
     def write(self, payload: Sequence[str]) -> None:
         self.sent_at = time.monotonic()

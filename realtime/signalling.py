@@ -110,7 +110,7 @@ class Signalling:
                 # Not `writer`: a heartbeat is only for whom nothing was sent to.
                 shared.setdefault(sink.encoding, []).append(sink.write)
         for encoding, writers in shared.items():
-            encoding.write_all(writers, round_.payload(encoding))
+            encoding.write_all(encoding.ways(writers), round_.payload(encoding))
             self.counts["written"] += len(writers) * len(round_.signals)
         return len(some)
 

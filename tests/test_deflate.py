@@ -49,6 +49,7 @@ class Wire:
         self.written: list[bytes] = []
         self.on_text = self.on_binary = self.on_heard = self.on_congested = self.on_drained = None
         self.buffered_bytes = self.taken_bytes = 0
+        self.quick, self.number = None, -1
 
     def write(self, data: bytes) -> None:
         self.written.append(data)

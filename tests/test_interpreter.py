@@ -117,7 +117,7 @@ def test_a_broadcast_beside_a_busy_thread_is_noticed(pair: tuple[socket.socket, 
     writers = [Sink(ours).write] * 64
 
     def noticed() -> bool:
-        links.WEBSOCKET.write_all(writers, b"x" * 10)
+        links.WEBSOCKET.write_all(links.WEBSOCKET.ways(writers), b"x" * 10)
         theirs.recv(10_000)
         return interpreter.contentions > before
 

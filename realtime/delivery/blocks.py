@@ -34,7 +34,12 @@ class Encoding(Protocol):
         """What `encode` made several times, as one."""
         ...
 
-    def write_all(self, writers: Sequence[Callable[[Any], None]], payload: Any) -> int:
+    def ways(self, writers: Sequence[Callable[[Any], None]]) -> Any:
+        """What `write_all` takes instead of these writers: made once for many writes, as long as they stay what they
+        are (see `Hub.rewire`)."""
+        ...
+
+    def write_all(self, ways: Any, payload: Any) -> int:
         """Writes what `encode` made to everyone: the innermost loop of a broadcast. Returns bytes, of all together."""
         ...
 

@@ -81,6 +81,7 @@ class Socket:
         "on_drained",
         "on_heard",
         "on_text",
+        "on_way",
         "window_bits",
     )
 
@@ -104,6 +105,7 @@ class Socket:
         self.on_heard: Callable[[], None] | None = None
         self.on_congested: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
+        self.on_way: Callable[[], None] | None = None
 
     def opened(self) -> None:
         """The handshake is done: from now on the bytes are ours. Takes the place of Twisted's producer."""
@@ -122,11 +124,27 @@ class Socket:
     def lost(self) -> None:
         """The connection is gone, and its descriptor may soon be another's."""
         self._send = None
-        self._is_clear = False
+        self._clear(False)
 
     def wait(self) -> None:
         """Somebody writes to the transport himself: what is written here has to go behind it."""
-        self._is_clear = False
+        self._clear(False)
+
+    def _clear(self, is_clear: bool) -> None:
+        if is_clear != self._is_clear:
+            self._is_clear = is_clear
+            if self.on_way is not None:
+                self.on_way()
+
+    @property
+    def quick(self) -> Callable[[bytes], int] | None:
+        """The system's call, good until `on_way` is called; None where only `write` will do."""
+        return self._send if self._is_clear else None
+
+    @property
+    def number(self) -> int:
+        """The descriptor for the same; -1: none."""
+        return self._number if self._is_clear else -1
 
     def write(self, data: bytes) -> None:
         """Writes ready WebSocket frames. Straight to the kernel when nothing waits before them, which costs a sixth of
@@ -138,19 +156,23 @@ class Socket:
                 # A full buffer, or an error that is left to the transport: it meets the same one in its turn, and
                 # cleans up.
                 taken = 0
-            if taken == len(data):
-                return
-            data = data[taken:]
-        elif self._protocol.state != OPEN:
+            if taken != len(data):
+                self.write_rest(data, taken)
             return
-        elif self._send is not None and not (self._transport.dataBuffer or self._transport._tempDataBuffer):
+        if self._protocol.state != OPEN:
+            return
+        if self._send is not None and not (self._transport.dataBuffer or self._transport._tempDataBuffer):
             # What waited is gone.
-            self._is_clear = True
+            self._clear(True)
             self.write(data)
             return
-        self._is_clear = False
-        self._handed += len(data)
-        self._transport.write(data)
+        self.write_rest(data, 0)
+
+    def write_rest(self, data: bytes, taken: int) -> None:
+        """Buffers what is left of data of which the kernel has taken so many bytes."""
+        self._clear(False)
+        self._handed += len(data) - taken
+        self._transport.write(data[taken:])
 
     @property
     def buffered_bytes(self) -> int:
@@ -441,6 +463,7 @@ class SeriatimProtocol(DaphneProtocol):
         if socket is not None:
             socket.lost()
             socket.on_text = socket.on_binary = socket.on_heard = socket.on_congested = socket.on_drained = None
+            socket.on_way = None
             socket.on_closed = None
 
     def sendData(self, *args: Any, **options: Any) -> None:

@@ -50,10 +50,13 @@ class BytesEncoding:
     def join(self, payloads: Sequence[bytes]) -> bytes:
         return payloads[0] if len(payloads) == 1 else b"".join(payloads)
 
-    def write_all(self, writers: Sequence[Callable[[bytes], None]], payload: bytes) -> int:
-        for write in writers:
+    def ways(self, writers: Sequence[Callable[[bytes], None]]) -> Sequence[Callable[[bytes], None]]:
+        return writers
+
+    def write_all(self, ways: Sequence[Callable[[bytes], None]], payload: bytes) -> int:
+        for write in ways:
             write(payload)
-        return len(writers) * len(payload)
+        return len(ways) * len(payload)
 
 
 class LinesEncoding(BytesEncoding):
@@ -281,6 +284,7 @@ class HttpLink:
         self.moved_bytes = 0
         self.on_congested: Callable[[], None] = _nothing
         self.on_drained: Callable[[], None] = _nothing
+        self.on_way: Callable[[], None] = _nothing
         self.on_answer: Callable[[dict[str, object]], None] = lambda frame: None
         """Hears of every frame for this connection alone, before it is sent."""
         self.closed: tuple[int, str] | None = None

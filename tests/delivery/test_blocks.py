@@ -21,7 +21,10 @@ class Joined:
     def join(self, payloads: Sequence[str]) -> str:
         return "|".join(payloads)
 
-    def write_all(self, writers: Sequence[Callable[[str], None]], payload: str) -> int:
+    def ways(self, writers: Sequence[Callable[[str], None]]) -> object:
+        raise NotImplementedError
+
+    def write_all(self, ways: object, payload: str) -> int:
         raise NotImplementedError  # nothing is written here
 
 

@@ -243,8 +243,11 @@ class Whole:
     def join(self, payloads: Sequence[Sequence[str]]) -> tuple[str, ...]:
         return tuple(text for payload in payloads for text in payload)
 
-    def write_all(self, writers: Sequence[Any], payload: object) -> int:
-        for write in writers:
+    def ways(self, writers: Sequence[Any]) -> Sequence[Any]:
+        return writers
+
+    def write_all(self, ways: Sequence[Any], payload: object) -> int:
+        for write in ways:
             write(payload)
         return 0
 
