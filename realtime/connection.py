@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import assert_never, cast
 
@@ -116,6 +116,10 @@ class Connection:
         """Channels that the client has entered by this connection."""
         self._follows: tuple[ChannelName, ...] = ()
         """Channels whose members it is told."""
+        self.reader: str | None = None
+        """The name under which its client is present by one request after the other, at any worker."""
+        self.member_marks: Mapping[str, str] | None = None
+        """Of a request that is answered once: what its client knows of the members of channels."""
         self._rights = 0
         """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -729,23 +733,12 @@ class Connection:
             else:
                 self._perform(self.session.done(effect.op, {"type": "ok"}, time.monotonic(), _time_ms()))
 
+        if self.reader is not None and frame.action == "leave":
+            # Posted: the request by which it is present is another, perhaps at another worker.
+            self.worker.presence.leave_everywhere(key, self.reader, done)
+            return
         try:
-            if channel not in self.subscribers:
-                raise ProtocolError(
-                    "not_attached",
-                    "A connection is present in channels that it is attached to.",
-                    remedy="Attach first.",
-                    channel=channel,
-                )
-            self._take_presence()
-            data = encode(frame.data)
-            if size_bytes(data) > settings.PRESENCE_DATA_BYTES:
-                raise ProtocolError(
-                    "too_large",
-                    f"The data of a member has at most {settings.PRESENCE_DATA_BYTES} bytes.",
-                    remedy="Send less; what is larger belongs into a message.",
-                    channel=channel,
-                )
+            data = self._presence_data(channel, frame.data)
         except ProtocolError as error:
             self._failed(effect.op, error, channel)
             return
@@ -756,6 +749,54 @@ class Connection:
             if channel not in self._present_in:
                 self._present_in = (*self._present_in, channel)
             self.worker.presence.enter(key, self.id, data, done)
+
+    def _presence_data(self, channel: ChannelName, data: object) -> str:
+        """The text of a member's data. ProtocolError where the connection cannot enter with it."""
+        if channel not in self.subscribers:
+            raise ProtocolError(
+                "not_attached",
+                "A connection is present in channels that it is attached to.",
+                remedy="Attach first; over HTTP say `enter` in the list that is attached.",
+                channel=channel,
+            )
+        self._take_presence()
+        text = encode(data)
+        if size_bytes(text) > settings.PRESENCE_DATA_BYTES:
+            raise ProtocolError(
+                "too_large",
+                f"The data of a member has at most {settings.PRESENCE_DATA_BYTES} bytes.",
+                remedy="Send less; what is larger belongs into a message.",
+                channel=channel,
+            )
+        return text
+
+    def enter_by_list(
+        self,
+        channel: ChannelName,
+        data: object,
+        at: int | None,
+        done: Callable[[ProtocolError | None, int], None],
+    ) -> None:
+        """Its request says that the client is present in a channel, which is attached: anew, or as it said before, at
+        the time `at`. `done` hears the error, or the time. `reader` has to be known."""
+
+        def enter(rules: Rules) -> None:
+            assert self.identity is not None and self.reader is not None
+            key = Key(channel, self.identity.client)
+            try:
+                text = self._presence_data(channel, data)
+            except ProtocolError as error:
+                done(error, 0)
+                return
+            if channel not in self._present_in:
+                self._present_in = (*self._present_in, channel)
+            if at is None:
+                entered_at = self.worker.presence.enter(key, self.reader, text, lambda error: done(error, entered_at))
+            else:
+                self.worker.presence.enter_again(key, self.reader, text, at, lambda error: done(error, at))
+            self.worker.presence.membership.carry(key, self.reader, self.id)
+
+        self._authorize(channel, "presence", enter, lambda error: done(error, 0))
 
     def _take_presence(self) -> None:
         rate = settings.PRESENCE_PER_S
@@ -771,7 +812,8 @@ class Connection:
     def _follow_presence(self, channel: ChannelName) -> None:
         self._unfollow_presence(channel)
         self._follows = (*self._follows, channel)
-        self.worker.presence.follow(channel, self.link)
+        mark = None if self.member_marks is None else self.member_marks.get(channel, "")
+        self.worker.presence.follow(channel, self.link, mark)
 
     def _unfollow_presence(self, channel: ChannelName) -> None:
         if channel in self._follows:
@@ -783,14 +825,16 @@ class Connection:
         self._unfollow_presence(channel)
         if channel in self._present_in and self.identity is not None:
             self._present_in = tuple([name for name in self._present_in if name != channel])
-            self.worker.presence.leave(Key(channel, self.identity.client), self.id)
+            self.worker.presence.leave(Key(channel, self.identity.client), self.reader or self.id)
 
     def _drop_presence(self) -> None:
         """The connection has ended, for whatever reason: its client may be back in a moment."""
         for channel in self._follows:
             self.worker.presence.unfollow(channel, self.link)
         for channel in self._present_in:
-            if self.identity is not None:
+            if self.identity is not None and self.reader is not None:
+                self.worker.presence.release(Key(channel, self.identity.client), self.reader, self.id)
+            elif self.identity is not None:
                 self.worker.presence.drop(Key(channel, self.identity.client), self.id)
         self._follows = self._present_in = ()
 
@@ -912,8 +956,7 @@ class Connection:
         if answer.skipped is not None:
             self.link.send(answer.skipped)
         self.worker.hub.begin(subscriber)
-        # A poll is over before anything could change, and a sync in each would keep none of them waiting.
-        if effect.frame.presence and self.transport != "poll":
+        if effect.frame.presence:
             self._follow_presence(channel)
         else:
             self._unfollow_presence(channel)

@@ -59,6 +59,9 @@ WRITES_A_TURN: Final = 1024
 
 AWAY_RETRY_MS: Final = 1000
 
+REPEATED_MOST_MS: Final = 86_400_000
+"""How long ago somebody may claim to have set its data: more is a clock that is wrong, or a lie."""
+
 Digest = tuple[int, int]
 """Number and sum of the stamps of a channel's rows: another one means that something changed."""
 
@@ -98,10 +101,12 @@ Done = Callable[[ProtocolError | None], None]
 
 
 class _Follower:
-    __slots__ = ("sink", "synced")
+    __slots__ = ("mark", "sink", "synced")
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, mark: str | None) -> None:
         self.sink = sink
+        self.mark = mark
+        """It is told syncs instead of events, with their mark, and none that has this one."""
         self.synced = False
         """It has a sync, so events mean something to it."""
 
@@ -119,13 +124,21 @@ class Presence:
     """One worker's. Every method runs on the loop's thread and returns at once."""
 
     def __init__(
-        self, loop: Loop, writer: LogWriter, reader: LogReader, hint: Callable[[ChannelName], None], worker: str
+        self,
+        loop: Loop,
+        writer: LogWriter,
+        reader: LogReader,
+        hint: Callable[[ChannelName], None],
+        tell_left: Callable[[Key, str], None],
+        worker: str,
     ) -> None:
-        """`hint` tells other workers that a channel's members changed, perhaps; `worker` is a name like no other."""
+        """`hint` tells other workers that a channel's members changed, perhaps, `tell_left` that a client left by a
+        connection that may have been at them; `worker` is a name like no other."""
         self._loop = loop
         self._writer = writer
         self._reader = reader
         self._hint = hint
+        self._tell_left = tell_left
         self._worker = worker
         self.membership = Membership()
         self._rooms: dict[ChannelName, _Room] = {}
@@ -147,12 +160,25 @@ class Presence:
 
     # ------------------------------------------------------------------ members
 
-    def enter(self, key: Key, connection: str, data: str, done: Done) -> None:
-        """Makes the client a member, or changes its data; `done` is called when that is committed, or why it is not."""
-        room = self._rooms.get(key.channel)
-        known = None if room is None or room.view.members is None else room.view.members.get(key.client)
-        self.membership.enter(key, connection, data, time.time_ns() // 1_000_000, known)
+    def enter(self, key: Key, connection: str, data: str, done: Done) -> int:
+        """Makes the client a member, or changes its data; `done` is called when that is committed, or why it is not.
+        Gives the time of the data."""
+        at = self.membership.enter(key, connection, data, time.time_ns() // 1_000_000, self._known(key))
         self._wait(key, done)
+        return at
+
+    def enter_again(self, key: Key, connection: str, data: str, at: int, done: Done) -> None:
+        """As `enter`, by one who has entered at the time `at`, and whose data may have been changed since."""
+        now = time.time_ns() // 1_000_000
+        at = max(now - REPEATED_MOST_MS, min(now, at))
+        if self.membership.enter_again(key, connection, data, at, self._known(key)) or key in self.membership.dirty:
+            self._wait(key, done)
+        else:
+            done(None)
+
+    def _known(self, key: Key) -> Member | None:
+        room = self._rooms.get(key.channel)
+        return None if room is None or room.view.members is None else room.view.members.get(key.client)
 
     def leave(self, key: Key, connection: str, done: Done | None = None) -> None:
         """The client is no member any more by this connection; as of now, without grace."""
@@ -163,6 +189,16 @@ class Presence:
             self._wait(key, done)
         else:
             self._flush()
+
+    def leave_everywhere(self, key: Key, connection: str, done: Done) -> None:
+        """As `leave`, by a connection whose requests may have come to other workers. Where the word about it is lost,
+        the grace ends it."""
+        self._tell_left(key, connection)
+        self.leave(key, connection, done)
+
+    def release(self, key: Key, connection: str, request: str) -> None:
+        """The request that carried the connection is over; the next one may come to any worker."""
+        self.membership.release(key, connection, request, self._loop.time())
 
     def drop(self, key: Key, connection: str) -> None:
         """The connection is gone; its client may be back."""
@@ -242,10 +278,11 @@ class Presence:
 
     # ------------------------------------------------------------------ followers
 
-    def follow(self, channel: ChannelName, sink: Sink) -> None:
-        """Tells the sink who is a member: a sync of a reading that begins now, then what changes."""
+    def follow(self, channel: ChannelName, sink: Sink, mark: str | None = None) -> None:
+        """Tells the sink who is a member: a sync of a reading that begins now, then what changes. With a `mark` it is
+        told syncs alone, and the first one only where it differs from what the mark is of."""
         room = self._rooms.setdefault(channel, _Room())
-        room.followers[sink] = _Follower(sink)
+        room.followers[sink] = _Follower(sink, mark)
         self._want(channel)
 
     def unfollow(self, channel: ChannelName, sink: Sink) -> None:
@@ -343,11 +380,15 @@ class Presence:
     # ------------------------------------------------------------------ telling
 
     def _tell(self, channel: ChannelName, room: _Room, frames: list[Frame]) -> None:
+        if not frames:
+            return
         followers = [follower for follower in room.followers.values() if follower.synced]
-        if frames:
-            self.counts["events"] += len(frames)
-            texts = [_text(channel, frame) for frame in frames]
-            self._send_some(room, followers, texts, {})
+        self.counts["events"] += len(frames)
+        texts = [_text(channel, frame) for frame in frames]
+        self._send_some(room, [each for each in followers if each.mark is None], texts, {})
+        marked = [each for each in followers if each.mark is not None]
+        if marked:
+            self._send_some(room, marked, _marked(channel, room.view), {})
 
     def _send_some(
         self, room: _Room, followers: list[_Follower], texts: list[str], payloads: dict[Encoding, object]
@@ -373,12 +414,23 @@ class Presence:
         if sink.congested:
             follower.synced = False
             return
+        if follower.mark is not None and follower.mark == room.view.mark:
+            return
         self.counts["syncs"] += 1
-        sink.write(sink.encoding.encode([_text(channel, frame) for frame in room.view.sync()]))
+        if follower.mark is None:
+            texts = [_text(channel, frame) for frame in room.view.sync()]
+        else:
+            texts = _marked(channel, room.view)
+        sink.write(sink.encoding.encode(texts))
 
 
 def _text(channel: ChannelName, frame: Frame) -> str:
     return encode({"type": "presence", "channel": channel, **frame})
+
+
+def _marked(channel: ChannelName, view: View) -> list[str]:
+    """A sync that says its mark."""
+    return [_text(channel, {**frame, "mark": view.mark}) for frame in view.sync()]
 
 
 def _too_many(channel: ChannelName) -> ProtocolError:

@@ -40,6 +40,7 @@ from realtime.control import Follower
 from realtime.counting import Counts, LoopLag
 from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
+from realtime.delivery.presence import Key
 from realtime.delivery.signals import Signal
 from realtime.hub import Hub, HubSettings, Overflow, Sink
 from realtime.layers import shards
@@ -174,7 +175,9 @@ class Worker:
         self.control = Follower(loop, self.hub, self._load_namespaces)
         self.load = Load(loop, self._measure)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
-        self.presence = Presence(loop, self.writer, self.reader, self._hint_presence, secrets.token_urlsafe(9))
+        self.presence = Presence(
+            loop, self.writer, self.reader, self._hint_presence, self._tell_left, secrets.token_urlsafe(9)
+        )
         self.clients: set[Client] = set()
         self.by_key: Counter[str] = Counter()
         """Connections whose tokens were issued with an API key, by the key's id."""
@@ -398,12 +401,18 @@ class Worker:
     def _hear_signal(self, signal: Signal) -> None:
         if signal.frame:
             self.signalling.give(signal)
+        elif signal.client:
+            self.presence.leave(Key(signal.channel, signal.client), signal.event)
         else:
             self.presence.heard(signal.channel)
 
     def _hint_presence(self, channel: ChannelName) -> None:
         """A signal without a frame, which no client can send: it may be lost like one, and of many one is enough."""
         self.backplane.signal(Signal(channel, "", "", ""))
+
+    def _tell_left(self, key: Key, connection: str) -> None:
+        """The same, with who left and by which connection."""
+        self.backplane.signal(Signal(key.channel, key.client, connection, ""))
 
     def _hear_of(self, channel: ChannelName, epoch: str | None, head: int) -> None:
         self.hub.hear_of(channel, epoch, head)

@@ -8,6 +8,8 @@ docs/explanation/presence.md.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -89,6 +91,9 @@ class Membership:
     def __init__(self, grace_s: float = GRACE_S) -> None:
         self._grace_s = grace_s
         self._own: dict[Key, _Own] = {}
+        self._carried: dict[tuple[Key, str], tuple[str, float]] = {}
+        """Of connections that are one request after the other: which one carries them, and until when they count
+        without one."""
         self.dirty: dict[Key, None] = {}
         """Of whom the row that is written is not what it should be, first changed first."""
 
@@ -98,8 +103,9 @@ class Membership:
     def __contains__(self, key: Key) -> bool:
         return key in self._own
 
-    def enter(self, key: Key, connection: str, data: str, time_ms: int, known: Member | None = None) -> None:
-        """The client is a member by this connection, with this data. `known`: as who it is seen already."""
+    def enter(self, key: Key, connection: str, data: str, time_ms: int, known: Member | None = None) -> int:
+        """The client is a member by this connection, with this data. `known`: as who it is seen already. Gives the
+        time of the data, by which it can be said again (`enter_again`)."""
         own = self._own.get(key)
         if own is None:
             own = self._own[key] = _Own(time_ms if known is None else known.since)
@@ -110,6 +116,22 @@ class Membership:
             own.at = max(time_ms, own.at + 1, 0 if known is None else known.at + 1)
             own.data = data
         self.dirty[key] = None
+        return own.at
+
+    def enter_again(self, key: Key, connection: str, data: str, at: int, known: Member | None = None) -> bool:
+        """What a client repeats that entered by `at`, perhaps at another worker: data that was set later stays. False:
+        it is so already, and nothing is to be written."""
+        own = self._own.get(key)
+        if own is not None and connection in own.connections and own.at >= at:
+            return False
+        if own is None:
+            own = self._own[key] = _Own(at if known is None else min(at, known.since))
+        own.connections.add(connection)
+        own.lingers_until = None
+        if at > own.at:
+            own.at, own.data = at, data
+        self.dirty[key] = None
+        return True
 
     def leave(self, key: Key, connection: str) -> bool:
         """The client leaves by this connection; False: it was not there."""
@@ -117,10 +139,21 @@ class Membership:
         if own is None or connection not in own.connections:
             return False
         own.connections.discard(connection)
+        self._carried.pop((key, connection), None)
         if not own.connections and own.lingers_until is None:
             del self._own[key]
         self.dirty[key] = None
         return True
+
+    def carry(self, key: Key, connection: str, request: str) -> None:
+        """A request carries the connection, which has entered."""
+        self._carried[key, connection] = (request, math.inf)
+
+    def release(self, key: Key, connection: str, request: str, now: float) -> None:
+        """The request is over. If no other carries the connection it counts as it is for the grace, and nothing is
+        written: the next one may come any moment."""
+        if self._carried.get((key, connection), ("",))[0] == request:
+            self._carried[key, connection] = (request, now + self._grace_s)
 
     def drop(self, key: Key, connection: str, now: float) -> None:
         """The connection broke: the client has some time to be back, here or at another worker."""
@@ -132,6 +165,10 @@ class Membership:
 
     def expire(self, now: float) -> None:
         """Takes out who did not come back in time."""
+        for key, connection in [each for each, (_, until) in self._carried.items() if until <= now]:
+            # It had its grace.
+            del self._carried[key, connection]
+            self.leave(key, connection)
         late = [key for key, own in self._own.items() if own.lingers_until is not None and own.lingers_until <= now]
         for key in late:
             own = self._own[key]
@@ -167,14 +204,25 @@ class View:
         self.pending = False
         """What was read last is not told yet: read again in a moment."""
         self._counted_at: float | None = None
+        self._mark: str | None = None
 
     @property
     def known(self) -> bool:
         return self.count is not None
 
+    @property
+    def mark(self) -> str:
+        """Tells whether somebody knows these members already, at whichever worker he learnt them."""
+        if self._mark is None:
+            told = {} if self.members is None else {client: each.data for client, each in self.members.items()}
+            text = str(self.count) if self.members is None else repr(sorted(told.items()))
+            self._mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._mark
+
     def apply(self, members: Mapping[str, Member] | None, count: int, now: float) -> list[Frame]:
         """Takes a later reading (`members` None: more than a list takes); what to tell those who have a sync."""
         before, known = self.members, self.known
+        self._mark = None
         if before is not None and members is not None:
             self.members, self.count = members, count
             return self._events(before, members)

@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from realtime.conf import settings
 from realtime.connection import Connection
 from realtime.protocol import events
 from realtime.protocol.codec import decode, encode
 from realtime.protocol.errors import ProtocolError
+from realtime.protocol.names import MAX_INTEGER, ChannelName
 from realtime.transports.links import HttpLink
 
 ABSENT = object()
 PASSED_ON = ("presence", "delta")
+
+_READER = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+
+class Entering(NamedTuple):
+    """That the client is present in a channel while the request is read."""
+
+    reader: str
+    """Its own name for what is carried by one request after the other: random, one for each page."""
+    data: object
+    at: int | None
+    """When it said so first, in Unix milliseconds of the server; None: now."""
 
 
 @dataclass(slots=True)
@@ -30,6 +46,18 @@ class Wanted:
     channel: str
     position: object = ABSENT
     more: dict[str, object] = field(default_factory=dict)
+    """Fields of `attach` that are passed on, and `enter`."""
+    members_mark: str = ""
+    """What the client knows of the members, by the last sync of a poll."""
+
+    @property
+    def entering(self) -> Entering | None:
+        return parse_entering(self.more["enter"]) if "enter" in self.more else None
+
+    @property
+    def is_begun(self) -> bool:
+        """A poll need not tell it anything but news: where it begins is known, and that it has entered."""
+        return self.at_position and (self.entering is None or self.entering.at is not None)
 
     @property
     def at_position(self) -> bool:
@@ -44,7 +72,8 @@ class Wanted:
     def frame(self, ref: int) -> str:
         """The `attach` frame."""
         position = {} if self.position is ABSENT else {"from": self.position}
-        return encode({"type": "attach", "ref": ref, "channel": self.channel, **position, "window": 0, **self.more})
+        more = {name: value for name, value in self.more.items() if name != "enter"}
+        return encode({"type": "attach", "ref": ref, "channel": self.channel, **position, "window": 0, **more})
 
 
 def in_query(query: Mapping[str, Sequence[str]]) -> list[Wanted]:
@@ -76,7 +105,32 @@ def _in_object(entry: object) -> Wanted:
     if not isinstance(entry, dict) or not isinstance(entry.get("channel"), str):
         raise ProtocolError("bad_frame", "An entry of `attach` has no channel.", remedy='Send {"channel":…,"from":…}.')
     more = {name: entry[name] for name in PASSED_ON if name in entry}
-    return Wanted(entry["channel"], entry.get("from", ABSENT), more)
+    mark = more.get("presence")
+    if isinstance(mark, str):
+        more["presence"] = True
+    if entry.get("enter") is not None:
+        parse_entering(entry["enter"])
+        more["enter"] = entry["enter"]
+    return Wanted(entry["channel"], entry.get("from", ABSENT), more, mark if isinstance(mark, str) else "")
+
+
+def parse_entering(value: object) -> Entering:
+    """`enter` of an entry: `{"reader":…,"data":…,"at":…}`."""
+    at = value.get("at") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not (at is None or (type(at) is int and 0 <= at <= MAX_INTEGER)):
+        raise ProtocolError(
+            "bad_frame", "`enter` of an entry cannot be read.", remedy='Send {"reader":…,"data":…}, and `at` as told.'
+        )
+    return Entering(checked_reader(value.get("reader")), value.get("data"), at)
+
+
+def checked_reader(name: object) -> str:
+    """ProtocolError `bad_frame` for what is none."""
+    if not isinstance(name, str) or not _READER.fullmatch(name):
+        raise ProtocolError(
+            "bad_frame", "`reader` is wrong or missing.", remedy="Send 8 to 64 random characters of A-Z a-z 0-9 _ -."
+        )
+    return name
 
 
 def checked(found: list[Wanted]) -> list[Wanted]:
@@ -107,10 +161,12 @@ def read_json(body: bytes) -> object:
 
 
 class Answers:
-    """Waits until every channel of a list is attached or refused."""
+    """Waits until every channel of a list is attached or refused, and entered where that was wanted."""
 
     def __init__(self, connection: Connection, link: HttpLink, wanted: Sequence[Wanted]) -> None:
         self._missing = set(range(len(wanted)))
+        self._entering = {ref: each.entering for ref, each in enumerate(wanted) if each.entering is not None}
+        self._channels = [each.channel for each in wanted]
         self._connection = connection
         self._link = link
         self.attached = 0
@@ -132,10 +188,34 @@ class Answers:
         ref = frame.get("ref")
         if ref in self._missing:
             assert isinstance(ref, int)
-            self._missing.discard(ref)
             self.attached += frame["type"] == "attached"
-            if not self._missing:
-                self._all.set()
+            entering = self._entering.get(ref)
+            if frame["type"] == "attached" and entering is not None:
+                # Behind the frame that says so.
+                asyncio.get_running_loop().call_soon(self._enter, ref, entering)
+            else:
+                self._answered(ref)
+
+    def _answered(self, ref: int) -> None:
+        self._missing.discard(ref)
+        if not self._missing:
+            self._all.set()
+
+    def _enter(self, ref: int, entering: Entering) -> None:
+        self._connection.reader = entering.reader
+        done = partial(self._entered, ref, entering)
+        self._connection.enter_by_list(ChannelName(self._channels[ref]), entering.data, entering.at, done)
+
+    def _entered(self, ref: int, entering: Entering, error: ProtocolError | None, at: int) -> None:
+        frame: dict[str, object] | None = None
+        if error is not None:
+            frame = {**error.frame(None), "channel": self._channels[ref], "action": "enter"}
+        elif entering.at is None or self._connection.transport != "poll":
+            # A poll that repeats it waits for news, and this is none.
+            frame = {"type": "ok", "channel": self._channels[ref], "action": "enter", "at": at}
+        if frame is not None and self._link.closed is None:
+            self._link.write(self._link.encoding.encode([encode(frame)]))
+        self._answered(ref)
 
     async def wait(self) -> None:
         """Returns when all are answered, or the connection has ended."""

@@ -27,7 +27,7 @@ from realtime.protocol.errors import ProtocolError
 from realtime.protocol.frames import MAX_REF_CHARS
 from realtime.protocol.names import MAX_INTEGER, ClientId, is_client_id
 from realtime.tokens import Identity
-from realtime.transports import http
+from realtime.transports import attaching, http
 from realtime.transports.http import Request, Send
 from realtime.transports.links import HttpLink, close_frame
 from realtime.worker import Worker
@@ -68,6 +68,7 @@ async def serve_frames(request: Request, send: Send, running: Worker, cors: list
     query = request.query()
     identity = _acting(await http.identify(request, running), query)
     ordered = _order_of(query)
+    reader = attaching.checked_reader(query["reader"][-1]) if "reader" in query else None
     lines = request.media_type == NDJSON
     if not lines and request.media_type not in ("application/json", ""):
         error = ProtocolError(
@@ -79,9 +80,9 @@ async def serve_frames(request: Request, send: Send, running: Worker, cors: list
     place = http.admit(request, running, returning=True)
     try:
         if ordered is None:
-            answers = await _handle(running, identity, texts, place, replay=False)
+            answers = await _handle(running, identity, texts, place, reader, replay=False)
         else:
-            answers = await _handle_in_order(running, identity, texts, place, *ordered)
+            answers = await _handle_in_order(running, identity, texts, place, reader, *ordered)
     finally:
         place.leave()
     if lines:
@@ -144,7 +145,7 @@ _handling: set[tuple[str, str, int]] = set()
 
 
 async def _handle_in_order(
-    running: Worker, identity: Identity, texts: list[str], place: Any, name: str, seq: int
+    running: Worker, identity: Identity, texts: list[str], place: Any, reader: str | None, name: str, seq: int
 ) -> list[str]:
     key, post = (identity.client, name), (identity.client, name, seq)
     deadline = time.monotonic() + ORDER_WAIT_S
@@ -164,7 +165,7 @@ async def _handle_in_order(
     _handling.add(post)
     try:
         known = await http.ask(running, lambda: upstreams.reached(*key)) if seq > _reached.get(key, 0) else seq
-        answers = await _handle(running, identity, texts, place, replay=known >= seq)
+        answers = await _handle(running, identity, texts, place, reader, replay=known >= seq)
         if known < seq:
             await http.ask(running, lambda: upstreams.advance(*key, seq, time.time()))
         _remember(key, seq)
@@ -244,10 +245,13 @@ def is_ref(value: object) -> bool:
     return type(value) is int and abs(value) <= MAX_INTEGER
 
 
-async def _handle(running: Worker, identity: Identity, texts: list[str], place: Any, *, replay: bool) -> list[str]:
+async def _handle(
+    running: Worker, identity: Identity, texts: list[str], place: Any, reader: str | None, *, replay: bool
+) -> list[str]:
     """The answers to frames, as texts."""
     link = AnswersLink()
     connection = Connection(running, link, "frames", place)
+    connection.reader = reader
     try:
         connection.open_as(identity)
         for index, text in enumerate(texts):

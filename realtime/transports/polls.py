@@ -36,12 +36,13 @@ _WAIT = re.compile(r"[0-9]{1,7}")
 async def serve_poll(request: Request, send: Send, running: Worker, cors: list[http.Header]) -> None:
     wanted, wait_s = await _asked(request)
     identity = await http.identify(request, running, changes=False)
-    at_positions = all(each.at_position for each in wanted)
-    place = http.admit(request, running, returning=at_positions)
+    at_positions = all(each.is_begun for each in wanted)
+    place = http.admit(request, running, returning=all(each.at_position for each in wanted))
     waiting_for = {each.channel: each.epoch for each in wanted if each.at_position}
     link = PollLink(settings.POLL_BYTES, waiting_for, tells_ready=not wanted)
     link.snapshots.update(each.channel for each in wanted if each.position == "latest")
     connection = Connection(running, link, "poll", place, speaks=False)
+    connection.member_marks = {each.channel: each.members_mark for each in wanted}
     gone = asyncio.ensure_future(request.gone())
     began = time.monotonic()
     try:

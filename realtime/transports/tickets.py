@@ -98,7 +98,7 @@ def issue(identity: Identity, wanted: Sequence[Wanted]) -> str:
         identity.kid,
         None if mark is None else (mark.session_key, mark.user_pk, mark.auth_hash),
         _narrowed(identity.capability, wanted),
-        [(each.channel, [] if each.position is attaching.ABSENT else [each.position], each.more) for each in wanted],
+        [(each.channel, [] if each.position is attaching.ABSENT else [each.position], _dated(each)) for each in wanted],
     )
     nonce = secrets.token_bytes(_NONCE_BYTES)
     sealed = _ciphers()[0].encrypt(nonce, zlib.compress(msgspec.json.encode(content)), None)
@@ -106,6 +106,14 @@ def issue(identity: Identity, wanted: Sequence[Wanted]) -> str:
     if len(text) > TICKET_CHARS_MOST:
         raise ProtocolError("too_large", "The list is too long for a ticket.", remedy="Get tickets for parts of it.")
     return text
+
+
+def _dated(wanted: Wanted) -> dict[str, object]:
+    """Entering counts as of now: whoever comes back with the ticket repeats what was said today."""
+    entering = wanted.entering
+    if entering is None or entering.at is not None:
+        return wanted.more
+    return {**wanted.more, "enter": {**entering._asdict(), "at": time.time_ns() // 1_000_000}}
 
 
 def _narrowed(capability: Capability | None, wanted: Sequence[Wanted]) -> dict[str, list[str]] | None:
