@@ -7,7 +7,8 @@ changes anything calls the same functions as the API (`realtime.desk`), and stan
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django import forms
@@ -319,13 +320,27 @@ class NamespaceFilter(admin.RelatedFieldListFilter):
     include_empty_choice = False
 
 
+class StateFilter(admin.SimpleListFilter):
+    """Open or closed."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("open", "Open"), ("closed", "Closed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Channel]) -> QuerySet[Channel]:
+        return queryset.filter(closed__isnull=self.value() == "open") if self.value() else queryset
+
+
 @admin.register(Channel)
 class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Channels by prefix. Adding one is for namespaces whose channels only an operator creates; nothing is edited."""
 
     form = ChannelForm
-    list_display = ("name", "namespace_id", "here", "head", "oldest", "last_time", "messages", "operate")
-    list_filter = (("namespace", NamespaceFilter),)
+    list_display = ("name", "namespace_id", "here", "head", "oldest", "last_time", "state", "messages", "operate")
+    list_filter = (("namespace", NamespaceFilter), StateFilter)
+    actions = ("close", "open_again", "new_epoch", "empty")
     list_select_related = ("log",)
     search_fields = ("name",)
     search_help_text = "The beginning of a name"
@@ -333,7 +348,18 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     paginator = BoundedPaginator
     ordering = ("name",)
 
-    _LOG_FIELDS: ClassVar = ("namespace_id", "epoch", "head", "oldest", "last_time", "created", "messages")
+    _LOG_FIELDS: ClassVar = (
+        "namespace_id",
+        "state",
+        "epoch",
+        "head",
+        "oldest",
+        "last_time",
+        "created",
+        "ledger",
+        "messages",
+        "operate",
+    )
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return ("name",) if obj is None else ("name", *self._LOG_FIELDS)
@@ -376,6 +402,56 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     def save_model(self, request: HttpRequest, obj: Channel, form: Any, change: bool) -> None:
         obj.namespace_id = namespace_of(ChannelName(obj.name))
         super().save_model(request, obj, form, change)
+        desk.record(actor_of(request), "make channel", obj.name)
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return may_operate(request)
+
+    @admin.action(description="Close: nobody attaches or publishes", permissions=["operate"])
+    def close(self, request: HttpRequest, queryset: QuerySet[Channel]) -> None:
+        self._each(request, queryset, desk.close, "closed")
+
+    @admin.action(description="Open again", permissions=["operate"])
+    def open_again(self, request: HttpRequest, queryset: QuerySet[Channel]) -> None:
+        self._each(request, queryset, desk.open_again, "open")
+
+    @admin.action(description="New epoch, messages stay", permissions=["operate"])
+    def new_epoch(self, request: HttpRequest, queryset: QuerySet[Channel]) -> None:
+        self._each(request, queryset, desk.new_epoch, "in a new epoch")
+
+    @admin.action(description="Delete all messages, a chunk at a time", permissions=["operate"])
+    def empty(self, request: HttpRequest, queryset: QuerySet[Channel]) -> None:
+        self._each(request, queryset, desk.empty, "empty")
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[Channel], act: Callable[..., object], became: str) -> None:
+        done = 0
+        for row in list(queryset[: AT_ONCE_MOST + 1]):
+            if done == AT_ONCE_MOST:
+                self.message_user(request, f"Only the first {AT_ONCE_MOST}; choose again.", messages.WARNING)
+                break
+            try:
+                act(row.name, actor=actor_of(request))
+            except ProtocolError as error:
+                self.message_user(request, f"{row.name}: {error.message}", messages.ERROR)
+            else:
+                done += 1
+        self.message_user(request, f"{done} channels are {became}; who follows them is told.")
+
+    @admin.display(description="State")
+    def state(self, obj: Channel) -> str:
+        return "open" if obj.closed is None else f"closed since {_moment(int(obj.closed.timestamp() * 1000))[:-4]}"
+
+    @admin.display(description="Ledger")
+    def ledger(self, obj: Channel) -> str:
+        found = live.books(ChannelName(obj.name))
+        left_out = "".join(f" − {count} {reason}" for reason, count in sorted(found.left_out.items()))
+        verdict = "balanced" if found.balanced else f"NOT balanced: {found.written} were written"
+        silent = f" {', '.join(found.missing)} did not answer." if found.missing else ""
+        return (
+            f"Delivered {found.delivered} = {found.positions} by positions{left_out}: {verdict}."
+            f" Attached {found.attached}, ended {found.ended}; {found.waiting} wait, {found.unacked} are unacknowledged."
+            f"{silent}"
+        )
 
     @admin.display(description="Namespace", ordering="namespace_id")
     def namespace_id(self, obj: Channel) -> str:
@@ -388,7 +464,7 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     @admin.display(description="Act")
     def operate(self, obj: Channel) -> str:
         address = reverse(f"{self.admin_site.name}:realtime_channel_operate", args=[obj.pk])
-        return format_html('<a href="{}">Publish, prune …</a>', address)
+        return format_html('<a href="{}">Publish, close, prune …</a>', address)
 
     @admin.display(description="Epoch")
     def epoch(self, obj: Channel) -> str:
@@ -442,7 +518,8 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             "opts": self.opts,
             "channel": channel,
             "log": getattr(channel, "log", None),
-            "attached": live.occupancies([ChannelName(channel.name)])[channel.name],
+            "books": live.books(ChannelName(channel.name)),
+            "rate": _rate_of(ChannelName(channel.name)),
         }
         return TemplateResponse(request, "realtime/admin/operate.html", context)
 
@@ -472,6 +549,12 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         return TemplateResponse(request, "realtime/admin/messages.html", context)
 
 
+def _rate_of(channel: ChannelName) -> str:
+    """How fast the newest messages came."""
+    page = reads.read_page(channel, after=None, before=None, since=None, order="desc", limit=HISTORY_PAGE)
+    return _rate([_shown(json.loads(envelope)) for envelope in page.messages])
+
+
 def _rate(rows: list[dict[str, Any]]) -> str:
     """How fast the messages of a page came."""
     if len(rows) < 2 or rows[0]["time"] <= rows[-1]["time"]:
@@ -496,6 +579,13 @@ def _operate(request: HttpRequest, channel: str) -> str:
             raise ValueError("Give the last serial to take.")
         desk.prune(channel, int(text), actor=actor)
         return f"Everything through #{text} is out of the log; the rows go a chunk at a time."
+    reason = request.POST.get("reason", "")[:200]
+    if act == "close":
+        desk.close(channel, actor=actor, reason=reason)
+        return "The channel is closed; who was attached is told, on all workers within two seconds."
+    if act == "open":
+        desk.open_again(channel, actor=actor, reason=reason)
+        return "The channel is open; who wants it attaches again."
     if act == "new_epoch":
         return f"The log has the new epoch {desk.new_epoch(channel, actor=actor)}; all who follow are told."
     if act == "empty":
@@ -658,16 +748,58 @@ class RevocationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no type
 # ---------------------------------------------------------------- audit log
 
 
+class ActFilter(admin.SimpleListFilter):
+    """Acts that there can be: looking for those that there are would read the whole log."""
+
+    title = "act"
+    parameter_name = "act"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(act, act) for act in sorted(desk.ACTS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Act]) -> QuerySet[Act]:
+        return queryset.filter(act=self.value()) if self.value() else queryset
+
+
+class SinceFilter(admin.SimpleListFilter):
+    """By time, through ids: those rise with it, and are the index that the list is read by."""
+
+    title = "time"
+    parameter_name = "since_h"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "The last hour"), ("24", "The last day"), ("168", "The last week")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Act]) -> QuerySet[Act]:
+        hours = self.value()
+        if not hours or not hours.isdigit():
+            return queryset
+        since = datetime.now(UTC) - timedelta(hours=min(int(hours), 24 * 366))
+        first = Act.objects.filter(at__lt=since).order_by("-at").values_list("pk", flat=True).first()
+        return queryset if first is None else queryset.filter(pk__gt=first)
+
+
 @admin.register(Act)
 class ActAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Who did what. Nobody changes it here."""
 
     list_display = ("at", "actor", "act", "target", "details")
-    list_filter = ("act",)
-    search_fields = ("=actor", "=target")
-    search_help_text = "A whole actor (user:eve) or target"
+    list_filter = (ActFilter, SinceFilter)
+    search_fields = ("actor",)
+    search_help_text = "A whole actor (user:eve, key:backend, shell) or a whole target"
     show_full_result_count = False
     paginator = BoundedPaginator
+    ordering = ("-pk",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Act], search_term: str
+    ) -> tuple[QuerySet[Act], bool]:
+        """By index: who writes an actor as the log does means one, anything else is a target."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        is_actor = term == "shell" or term.startswith(("user:", "key:"))
+        return queryset.filter(actor=term) if is_actor else queryset.filter(target=term), False
 
 
 # ---------------------------------------------------------------- live connections
@@ -736,6 +868,7 @@ class LiveConnectionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold
 
 
 CONNECTIONS_PAGE = 100
+AT_ONCE_MOST = 200
 
 
 def traced(request: HttpRequest) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from django.db import InterfaceError, OperationalError
 
-from realtime import elsewhere
+from realtime import closings, elsewhere
 from realtime.delivery.capability import OPERATIONS
 from realtime.elsewhere import after_commit
 from realtime.namespaces import Rules, drop_broken_connections, rules_for
@@ -58,6 +58,8 @@ HOOK_THREADS = 4
 # A hook that hangs must not hold a connection's frames for longer than a client waits for an answer.
 HOOK_TIMEOUT_S = 5.0
 REMEMBERED_MOST = 20_000
+IN_CLOSED: frozenset[Operation] = frozenset(("history", "admin"))
+"""What a closed channel still allows."""
 _NO_CONTEXT: Context = {}
 
 
@@ -153,6 +155,8 @@ def decide(identity: Identity, channel: ChannelName, operation: Operation) -> Ru
         raise
     if not _granted(identity, rules, operation):
         raise _forbidden(identity, channel, operation)
+    if operation not in IN_CLOSED and closings.is_closed(channel):
+        raise closings.closed(channel)
     registered = _hooks.get(rules.name)
     if registered is None:
         return rules

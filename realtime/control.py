@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
-from realtime import authorization, elsewhere, limits, namespaces, revocations, signing, tokens
+from realtime import authorization, closings, elsewhere, limits, namespaces, revocations, signing, tokens
 from realtime.conf import settings
 from realtime.delivery.blocks import Encoding
 from realtime.hub import Answer, Attached, Attaching, Hub, Subscriber
@@ -371,6 +371,7 @@ def _revoked(data: Mapping[str, object] | None) -> None:
 
 
 on("limits", lambda data: limits.stale())
+on("closings", lambda data: closings.stale())
 on("signing_keys", lambda data: signing.stale())
 on("revocation", _revoked)
 on("reauthorize", _rights_changed)

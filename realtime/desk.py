@@ -7,31 +7,93 @@ act where the act is rows. Blocks; not for the event loop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any, Final
 
 from django.db import transaction
 
-from realtime import control, live, publishing, revocations, signing, tokens, worker
+from realtime import closings, control, live, publishing, revocations, signing, tokens, worker
 from realtime.conf import settings
 from realtime.log import retention
+from realtime.log.types import LogState
 from realtime.models import Act, ApiKey, SigningKey
 from realtime.protocol.names import parse_channel
 
 __all__ = [
+    "ACTS",
+    "SHELL",
+    "acts",
     "block",
+    "close",
     "disconnect",
     "empty",
     "generate_key",
     "lift",
     "make_key_current",
     "new_epoch",
+    "open_again",
     "prune",
     "publish",
     "record",
     "retire_key",
     "revoke",
 ]
+
+
+SHELL: Final = "shell"
+"""Who does it from the command line: whoever may do that may do anything."""
+
+ACTS: Final[Mapping[str, str]] = {
+    "disconnect": "a client id",
+    "block": "a client id",
+    "unblock": "a client id",
+    "revoke jti": "the jti of a token",
+    "revoke client": "a client id",
+    "revoke key": "the id of an API key",
+    "restore jti": "the jti of a token",
+    "restore client": "a client id",
+    "restore key": "the id of an API key",
+    "generate signing key": "its kid",
+    "make signing key current": "its kid",
+    "retire signing key": "its kid",
+    "publish": "a channel",
+    "make channel": "a channel",
+    "close channel": "a channel",
+    "open channel": "a channel",
+    "new epoch": "a channel, or all",
+    "empty channel": "a channel",
+    "prune channel": "a channel",
+    "make namespace": "its name",
+    "change namespace": "its name",
+    "delete namespace": "its name",
+    "make limit": "its scope and name",
+    "change limit": "its scope and name",
+    "delete limit": "its scope and name",
+    "make API key": "its name",
+    "change API key": "its name",
+    "delete API key": "its name",
+}
+"""Every act that stands in the audit log, and what its target is. docs/reference/audit.md tells of each."""
+
+
+def acts(
+    *,
+    actor: str | None = None,
+    act: str | None = None,
+    target: str | None = None,
+    since_ms: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> list[Act]:
+    """What operators did, newest first: by one actor, of one kind, to one target, not before a time (Unix
+    milliseconds), before an entry's id. Reads `limit` rows by an index, whatever is asked for."""
+    rows = Act.objects.order_by("-pk")
+    given = {"actor": actor, "act": act, "target": target, "pk__lt": before}
+    rows = rows.filter(**{name: value for name, value in given.items() if value is not None})
+    # Times rise with the ids, so that the first that is too old is where to stop.
+    since = datetime.fromtimestamp((since_ms or 0) / 1000, UTC)
+    return list(takewhile(lambda row: row.at >= since, rows[:limit]))
 
 
 def record(actor: str, act: str, target: str = "", **details: object) -> None:
@@ -123,6 +185,25 @@ def publish(channel: str, data: object, *, actor: str, event: str = "message") -
     return receipt
 
 
+def close(channel: str, *, actor: str, reason: str = "") -> bool:
+    """Lets nobody attach or publish any more, and ends attachments with `detached`, reason `forbidden`, on all workers.
+    The log stays and can be read. False: it was closed already."""
+    with transaction.atomic(using=settings.DATABASE):
+        changed = closings.close(parse_channel(channel))
+        if changed:
+            record(actor, "close channel", channel, **_given(reason=reason))
+    return changed
+
+
+def open_again(channel: str, *, actor: str, reason: str = "") -> bool:
+    """Lets attach and publish again. False: it was open."""
+    with transaction.atomic(using=settings.DATABASE):
+        changed = closings.open_again(parse_channel(channel))
+        if changed:
+            record(actor, "open channel", channel, **_given(reason=reason))
+    return changed
+
+
 def new_epoch(channel: str, *, actor: str) -> str:
     """Gives the log a new epoch: clients are told that what they have may not be what is stored. Messages stay."""
     epoch = retention.new_epoch(parse_channel(channel))
@@ -137,7 +218,8 @@ def empty(channel: str, *, actor: str) -> str:
     return epoch
 
 
-def prune(channel: str, upto: int, *, actor: str) -> None:
-    """Takes everything through the serial out of the log; rows are deleted later, a chunk at a time."""
+def prune(channel: str, upto: int, *, actor: str) -> LogState:
+    """Takes everything through the serial out of the log; rows are deleted later, a chunk at a time. The state then."""
     state = retention.prune(parse_channel(channel), upto)
     record(actor, "prune channel", channel, upto=upto, oldest=state.oldest)
+    return state

@@ -185,6 +185,9 @@ class Channel(models.Model):
         Namespace, on_delete=models.PROTECT, related_name="channels", db_index=False, null=True
     )
     created = models.DateTimeField(default=timezone.now)
+    closed = models.DateTimeField(
+        null=True, blank=True, help_text="Since when nobody may attach or publish; empty: open."
+    )
 
     class Meta:
         ordering = ["name"]
@@ -198,6 +201,7 @@ class Channel(models.Model):
             # The list of channels by prefix: on PostgreSQL the unique index serves LIKE 'x%' only in collation C.
             models.Index(fields=["name"], opclasses=["varchar_pattern_ops"], name="realtime_channel_prefix"),
             models.Index(fields=["namespace"], name="realtime_channel_namespace"),
+            models.Index(fields=["name"], condition=Q(closed__isnull=False), name="realtime_channel_closed"),
         ]
 
     def __str__(self) -> str:
@@ -429,6 +433,8 @@ class Act(models.Model):
         indexes = [
             models.Index(fields=["actor", "-id"], name="realtime_act_actor"),
             models.Index(fields=["target", "-id"], name="realtime_act_target"),
+            models.Index(fields=["act", "-id"], name="realtime_act_act"),
+            models.Index(fields=["at"], name="realtime_act_at"),
         ]
 
     def __str__(self) -> str:

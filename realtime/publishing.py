@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from realtime import authorization, limits
+from realtime import authorization, closings, limits
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.bucket import TokenBucket
 from realtime.log import intake
@@ -75,7 +75,8 @@ def publish(
     again, it stores nothing and returns the first serial. `client` is whom it is from; "" is nobody.
 
     Blocks for one commit; from a coroutine use `apublish`. Raises ProtocolError: `bad_channel`, `bad_frame`,
-    `not_found`, `too_large`, and `unavailable`, after which publishing again with the same id is safe.
+    `not_found`, `forbidden` (an operator has closed the channel), `too_large`, and `unavailable`, after which
+    publishing again with the same id is safe.
     """
     append = _prepare(channel, data, event, id, key, client)
     if intake.in_transaction():
@@ -151,6 +152,8 @@ def _prepare(channel: str, data: object, event: str, id: str | None, key: str | 
     if client and not is_client_id(client):
         raise ProtocolError("bad_frame", "`client` is no client id.", remedy="Use 1 to 128 visible ASCII characters.")
     rules = rules_for(name)
+    if closings.is_closed(name):
+        raise closings.closed(name)
     message = parse_message({"event": event, "id": id, "key": key, "data": None})
     message = NewMessage(message.id, message.event, message.key, canonical(data))
     _check_sizes([message], rules, name)

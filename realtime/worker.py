@@ -22,6 +22,7 @@ from django.db import connections
 
 from realtime import (
     authorization,
+    closings,
     control,
     counting,
     cursors,
@@ -80,6 +81,9 @@ BACKLOG_EVERY_S = 10.0
 """How often it is counted what waits in the outbox: relaying tells only of what moves."""
 
 LAST_SHARE = 0.3
+REAUTHORIZED_BY_NAME_MOST = 100
+"""Channels closed in one moment about which connections are asked one by one; beyond it about all they follow."""
+
 """Share of the drain time that is kept for the end: what cannot be committed is refused in the first half of it, and
 who was refused hears that and goes in the second."""
 
@@ -235,6 +239,8 @@ class Worker:
             control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
+            closings.on_change(lambda names: self._soon(self._mind_closings, names)),
+            closings.on_stale(lambda: self._soon(self._ask, closings.refresh, _nothing)),
             self.control.stop,
         ]
 
@@ -500,6 +506,7 @@ class Worker:
 
     def _watch_incarnation(self) -> None:
         """Looks whether the database is still the one that it was, also while nobody publishes."""
+            closings.refresh()
 
         def found(number: int | None) -> None:
             if number is None or number == self._incarnation:
@@ -543,6 +550,11 @@ class Worker:
 
     def _disconnect_heard(self, data: Mapping[str, object] | None) -> None:
         # None: what was missed was meant for connections of then, and nobody knows whose.
+    def _mind_closings(self, names: frozenset[str]) -> None:
+        """Channels were closed or opened: who is attached is asked again whether he may."""
+        for name in names if len(names) <= REAUTHORIZED_BY_NAME_MOST else (None,):
+            authorization.reauthorize_here(None if name is None else ChannelName(name), None)
+
         if data is not None and isinstance(data.get("client"), str):
             self._each(lambda each: each.disconnect(str(data["client"]), str(data.get("reason") or "")))
 
@@ -559,6 +571,7 @@ class Worker:
             return
 
         def answered(result: T | None) -> None:
+        self._ask(closings.refresh, _nothing)
             self._asked.discard(read)
             done(result)
 

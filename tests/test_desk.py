@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from realtime import limits, namespaces, overview, revocations, signing, tokens
+from realtime import closings, desk, limits, namespaces, overview, revocations, signing, tokens
 from realtime.groups import GROUPS, make_groups
 from realtime.models import Act, ApiKey, Channel, Limit, Log, Namespace, Revocation, SigningKey
+from tests.balancers import ROOT
 from tests.conversation import Peer, connected, in_thread, stop_worker, token
 from tests.test_admin import fill, form, text_of, url
 
@@ -27,9 +31,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     namespaces.reset()
+    closings.reset()
     tokens.reset_caches()
     yield
     namespaces.reset()
+    closings.reset()
     tokens.reset_caches()
 
 
@@ -108,6 +114,50 @@ def test_an_operator_acts_but_makes_no_rules() -> None:
     assert Act.objects.count() == 4
 
 
+def test_channels_are_closed_opened_emptied_and_given_an_epoch_on_their_pages() -> None:
+    operator, viewer, channel, other = person("operator"), person("viewer"), fill("room", 3), fill("other", 2)
+    operate, many = url("channel", "operate", channel.pk), url("channel")
+    assert viewer.post(operate, {"act": "close"}).status_code == 403
+    viewer.post(many, {"action": "close", "_selected_action": [channel.pk]})
+    assert not Channel.objects.filter(closed__isnull=False).exists() and not Act.objects.exists()
+    operator.post(operate, {"act": "close", "reason": "flood"})
+    page = text_of(operator.get(operate))
+    assert "Closed since" in page and "Open room again" in page
+    assert "closed since" in text_of(viewer.get(url("channel", "change", channel.pk)))
+    assert ">other<" not in text_of(operator.get(f"{many}?state=closed"))
+    assert "is closed" in text_of(operator.post(operate, {"act": "publish", "data": "1"}, follow=True))
+    operator.post(operate, {"act": "open"})
+    epochs = dict(Log.objects.values_list("channel", "epoch"))
+    chosen = {"_selected_action": [channel.pk, other.pk]}
+    for action in ("close", "open_again", "new_epoch", "empty"):
+        assert "2 channels are" in text_of(operator.post(many, {"action": action, **chosen}, follow=True))
+    assert not Channel.objects.filter(closed__isnull=False).exists()
+    for log in Log.objects.all():
+        assert log.epoch != epochs[log.channel_id] and log.oldest == log.head + 1
+    acts = list(Act.objects.order_by("pk").values_list("act", "target"))
+    assert acts[:2] == [("close channel", "room"), ("open channel", "room")]
+    assert sorted(acts[2:]) == sorted(
+        (act, name)
+        for act in ("close channel", "open channel", "new epoch", "empty channel")
+        for name in ("room", "other")
+    )
+
+
+def test_the_audit_log_is_filtered_by_act_time_actor_and_target() -> None:
+    viewer = person("viewer")
+    Act.objects.create(actor="key:ops", act="publish", target="room", at=datetime(2020, 1, 1, tzinfo=UTC))
+    for number in range(3):
+        Act.objects.create(actor="user:eve", act="block", target=f"c{number}")
+
+    def shown(query: str) -> set[str]:
+        return set(re.findall(r"field-target[^>]*>([^<]+)<", text_of(viewer.get(f"{url('act')}?{query}"))))
+
+    assert shown("") == {"c0", "c1", "c2", "room"}
+    assert shown("act=publish") == {"room"}
+    assert shown("q=user:eve") == {"c0", "c1", "c2"} and shown("q=c1") == {"c1"} and shown("q=eve") == set()
+    assert shown("since_h=24") == {"c0", "c1", "c2"} and shown("since_h=x") == {"c0", "c1", "c2", "room"}
+
+
 def test_blocks_are_made_and_lifted_on_their_page() -> None:
     operator = person("operator")
     operator.post(url("revocation", "add"), {"kind": "block", "value": "mallory", "reason": "abuse"})
@@ -166,6 +216,33 @@ def test_keys_that_are_revoked_in_the_admin_take_their_tokens_along() -> None:
     owner.post(url("apikey"), {"action": "revoke", "_selected_action": [row.pk]})
     assert ApiKey.objects.get().revoked and Revocation.objects.get().kind == "key"
     assert Act.objects.get().act == "revoke key"
+
+
+def test_every_act_is_in_the_reference_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "reference" / "audit.md").read_text()
+    told = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \| [^|]*\|$", page, re.M))
+    assert told == dict(desk.ACTS)
+    source = inspect.getsource(desk)
+    assert set(re.findall(r'record\((?:actor|SHELL), "([^"]+)"', source)) <= set(desk.ACTS)
+    edited = (Namespace, Limit, ApiKey)
+    made = {f"{verb} {model._meta.verbose_name}" for model in edited for verb in ("make", "change", "delete")}
+    assert made <= set(desk.ACTS)
+
+
+def test_what_is_done_from_the_command_line_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    fill("room", 3)
+    call_command("prune", "--channel", "room", "--upto", "1")
+    call_command("new_epoch", "room", "--keep")
+    call_command("new_epoch", "room")
+    call_command("new_epoch", "--all")
+    call_command("create_api_key", "backend")
+    acts = list(Act.objects.order_by("pk").values_list("actor", "act", "target"))
+    assert acts == [("shell", act, target) for act, target in (
+        ("prune channel", "room"), ("new epoch", "room"), ("empty channel", "room"), ("new epoch", "all"),
+        ("make API key", "backend"),
+    )]  # fmt: skip
+    secret = capsys.readouterr().out.split()[-1].rpartition("_")[2]
+    assert secret not in str([act.details for act in Act.objects.all()])
 
 
 def test_the_audit_log_cannot_be_changed_by_anybody() -> None:
@@ -230,6 +307,11 @@ async def test_an_operator_finds_a_client_sees_its_backlog_disconnects_and_block
         for number in range(5):
             await other.publish("room", number)
         assert await peer.messages("room", 2) == [0, 1]
+        await other.messages("room", 5)
+        channel = await in_thread(lambda: Channel.objects.get(name="room").pk)
+        page = await in_thread(read, url("channel", "operate", channel))
+        assert "data-delivered>7<" in page and "7 by positions" in page and "Balanced" in page
+        assert "Delivered 7 = 7 by positions: balanced" in await in_thread(read, url("channel", "change", channel))
         page = await in_thread(read, f"{reverse(CONNECTIONS)}?client=mal")
         assert "1 of 1 connections" in page and "mallory" in page and ">ana<" not in page
         assert "2 of 2 connections" in await in_thread(read, f"{reverse(CONNECTIONS)}?channel=room")

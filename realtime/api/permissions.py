@@ -46,6 +46,19 @@ def require_admin(request: Request) -> Identity:
     return identity
 
 
+def require_operator(request: Request, channel: ChannelName) -> Identity:
+    """An API key that may operate the channel, whether there is one or not; `forbidden` for everybody else."""
+    key = require_api_key(request)
+    if key.capability is None or not key.capability.allows(channel, "admin"):
+        raise ProtocolError(
+            "forbidden",
+            f"The API key {key.client} may not operate {channel}.",
+            remedy="Use an API key whose capability has `admin` on the channel.",
+            channel=channel,
+        )
+    return key
+
+
 _ADMIN = Capability.parse({"*": ["admin"]})
 
 

@@ -97,6 +97,63 @@ class ChannelOut(Fields):
     head = serializers.IntegerField()
     occupancy = serializers.IntegerField()
     last_time = serializers.IntegerField(allow_null=True, help_text="Unix milliseconds.")
+    closed = serializers.BooleanField(required=False, help_text="True while nobody may attach or publish.")
+
+
+class ClosedIn(Fields):
+    closed = serializers.BooleanField(help_text="Whether nobody may attach or publish from now on.")
+    reason = serializers.CharField(max_length=200, required=False, help_text="For the audit log.")
+
+
+class LogOut(Fields):
+    epoch = serializers.CharField()
+    oldest = serializers.IntegerField()
+    head = serializers.IntegerField()
+
+
+class BooksOut(Fields):
+    attached = serializers.IntegerField()
+    ended = serializers.IntegerField(help_text="Attachments that are no more, and count all the same.")
+    positions = serializers.IntegerField(help_text="Serials that positions moved over, since each attachment's start.")
+    left_out = serializers.DictField(
+        child=serializers.IntegerField(), help_text="Of those, told by `skipped`; by reason."
+    )
+    delivered = serializers.IntegerField(help_text="positions − left_out")
+    written = serializers.IntegerField(help_text="Messages, counted while they were written.")
+    balanced = serializers.BooleanField(help_text="delivered = written")
+    waiting = serializers.IntegerField(help_text="Messages of the log not sent to attachments yet, all together.")
+    unacked = serializers.IntegerField()
+    missing = serializers.ListField(child=serializers.CharField(), help_text="Workers that did not answer.")
+
+
+class PassedOut(Fields):
+    attached = serializers.IntegerField()
+    passed = serializers.IntegerField(help_text="Live positions at the message or beyond.")
+    acked = serializers.IntegerField()
+    without_ack = serializers.IntegerField(help_text="Attachments with a window of 0, which never acknowledge.")
+    heard = serializers.IntegerField(help_text="Workers that have heard of the message, of those that follow.")
+    following = serializers.IntegerField()
+    missing = serializers.ListField(child=serializers.CharField(), help_text="Workers that did not answer.")
+
+
+class TraceOut(Fields):
+    message = MessageOut(help_text="As it stands in the log.")
+    epoch = serializers.CharField()
+    live = PassedOut(help_text="By the state of this moment: who has left is not counted.")
+
+
+class ActOut(Fields):
+    id = serializers.IntegerField()
+    at = serializers.IntegerField(help_text="Unix milliseconds.")
+    actor = serializers.CharField()
+    act = serializers.CharField()
+    target = serializers.CharField(allow_blank=True)
+    details = serializers.DictField()
+
+
+class ActsOut(Fields):
+    acts = ActOut(many=True, help_text="Newest first.")
+    next = serializers.IntegerField(allow_null=True, help_text="`before` of the next page; null: this is the last.")
 
 
 class MemberOut(Fields):

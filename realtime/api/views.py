@@ -18,7 +18,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from realtime import budgets, presence
+from realtime import budgets, closings, presence
 from realtime.api import local, serializers
 from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler, tell_rate
@@ -224,17 +224,32 @@ class ChannelView(PlatformView):
     def get(self, request: Request, name: str) -> HttpResponse:
         """What a channel's log holds, and how many are attached."""
         channel = channel_in(request._request, name)
+        _require_sight(request, channel)
+        return json_response(codec.encode(channel_fields(channel)))
+
+
+def channel_fields(channel: ChannelName) -> dict[str, object]:
+    """What is told of one channel."""
+    state = reads.read_states([channel])[channel]
+    return {
+        "name": channel,
+        "epoch": state.epoch,
+        "oldest": state.oldest,
+        "head": state.head,
+        "occupancy": local.occupancy(channel),
+        "last_time": state.last_time or None,
+        **({"closed": True} if closings.is_closed(channel) else {}),
+    }
+
+
+def _require_sight(request: Request, channel: ChannelName) -> None:
+    """Whoever could attach may look at the numbers, also of a channel that is closed, to see that it is."""
+    try:
         require(identity_of(request), channel, "subscribe")
-        state = reads.read_states([channel])[channel]
-        fields = {
-            "name": channel,
-            "epoch": state.epoch,
-            "oldest": state.oldest,
-            "head": state.head,
-            "occupancy": local.occupancy(channel),
-            "last_time": state.last_time or None,
-        }
-        return json_response(codec.encode(fields))
+    except ProtocolError as refusal:
+        if refusal.code != "forbidden" or not closings.is_closed(channel):
+            raise
+        require(identity_of(request), channel, "history")
 
 
 class PresenceView(PlatformView):

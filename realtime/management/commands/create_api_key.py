@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from realtime import desk
 from realtime.tokens import DEFAULT_KEY_CAPABILITY, create_api_key
 
 
@@ -33,7 +34,8 @@ class Command(BaseCommand):
             expires = timezone.now() + timedelta(days=options["expires"])
         try:
             capability = DEFAULT_KEY_CAPABILITY if options["cap"] is None else json.loads(options["cap"])
-            _, text = create_api_key(options["name"], capability, expires)
+            row, text = create_api_key(options["name"], capability, expires)
+            desk.record(desk.SHELL, "make API key", row.name, capability=row.capability, key_id=row.key_id)
         except ValueError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(text)

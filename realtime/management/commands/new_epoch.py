@@ -10,9 +10,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.log import begin_anew, new_epoch, new_epochs
+from realtime import desk
+from realtime.log import new_epochs
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName
 
 
 class Command(BaseCommand):
@@ -27,10 +27,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if not options["all"]:
-                change = new_epoch if options["keep"] else begin_anew
-                self.stdout.write(f"{options['channel']} has epoch {change(ChannelName(options['channel']))}.")
+                change = desk.new_epoch if options["keep"] else desk.empty
+                self.stdout.write(f"{options['channel']} has epoch {change(options['channel'], actor=desk.SHELL)}.")
                 return
             changed, locked = new_epochs()
+            desk.record(desk.SHELL, "new epoch", "all", logs=changed)
         except ProtocolError as error:
             raise CommandError(f"{error.message} {error.remedy}") from error
         self.stdout.write(f"{changed} logs have a new epoch.")

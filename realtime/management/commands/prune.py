@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.log import apply_retention, delete_chunks, prune
+from realtime import desk
+from realtime.log import apply_retention, delete_chunks
 from realtime.protocol.errors import ProtocolError
-from realtime.protocol.names import ChannelName
 
 
 class Command(BaseCommand):
@@ -27,7 +27,7 @@ class Command(BaseCommand):
             raise CommandError("--channel and --upto go together.")
         try:
             if channel is not None:
-                state = prune(ChannelName(channel), upto)
+                state = desk.prune(channel, upto, actor=desk.SHELL)
                 self.stdout.write(f"{channel} retains serials {state.oldest} to {state.head}.")
             else:
                 moved = apply_retention()
