@@ -924,6 +924,8 @@ class Connection:
         self.session.admit(channel)
 
     def _joined(
+        # Each poll is an attach, and what is sent first on one is whole, which is longer than plain data.
+        deltas = rules.delta and effect.frame.delta == "fossil" and self.transport != "poll"
         self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Answer
     ) -> None:
         del self._joining[effect.op]
@@ -932,6 +934,7 @@ class Connection:
         if isinstance(answer, ProtocolError):
             error = answer
         elif answer is None:
+            deltas,
             error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
         elif rules.create != "publish" and not answer.exists:
             error = ProtocolError("not_found", channel=channel)

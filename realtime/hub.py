@@ -32,6 +32,7 @@ from realtime.counting import SECONDS, Histogram
 from realtime.cursors import CursorKey, Opened, Position
 from realtime.delivery import conflation, recovery
 from realtime.delivery.blocks import Block, BlockCache, Encoding, size_bytes
+from realtime.delivery.deltas import Deltas
 from realtime.delivery.ordering import Ordering
 from realtime.delivery.recovery import Bounds, Plan, Skip
 from realtime.delivery.signals import SignalQueue
@@ -190,6 +191,7 @@ class HubSettings:
     window_bytes: int = 1 << 20
     block_messages: int = 64
     cache_bytes: int = 32 << 20
+    delta_bytes: int = 16 << 10
     writes_a_turn: int = 1024
     """Writes to level subscribers in one turn of the loop, some milliseconds' worth, so that acks, accepts and
     heartbeats get theirs; also how many stand in one level set."""
@@ -221,6 +223,8 @@ class Attaching:
     key_limit: int
     client: str = ""
     """Whose cursor it is, where the position is one."""
+    deltas: bool = False
+    """Whether data come as strings, whole or as differences to the message before."""
 
     @property
     def cursor(self) -> CursorKey | None:
@@ -237,6 +241,7 @@ class Subscriber:
         "carried",
         "cursor",
         "followed",
+        "holds",
         "left_out",
         "level",
         "limit",
@@ -263,6 +268,8 @@ class Subscriber:
         self.mode = Mode.JOINING
         self.level: Level | None = None
         """The set it stands in while its mode is LEVEL."""
+        self.holds = False
+        """Whether the message at its position was delivered on this attachment: then a delta may follow on it."""
         self.position = 0
         self.window = Window(0, 0, 0)
         self.limit = 0
@@ -303,10 +310,11 @@ class Subscriber:
         self.carried = self.delivered
         self.position = self.start = serial
         self.left_out = None
+        self.holds = False
 
     def attached_frame(self, epoch: str | None, serial: int, head: int, resumed: bool) -> dict[str, object]:
         """The `attached` frame; the caller adds `ref` when it answers a request."""
-        return {
+        frame: dict[str, object] = {
             "type": "attached",
             "channel": self.attaching.channel,
             "epoch": epoch,
@@ -317,6 +325,9 @@ class Subscriber:
             "ack_every": self.attaching.ack_every,
             "ack_ms": self.attaching.ack_ms,
         }
+        if self.attaching.deltas:
+            frame["delta"] = "fossil"
+        return frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +345,8 @@ Answer = Attached | ProtocolError | None
 
 
 class Level:
-    """Subscribers of one channel and encoding who have been sent the same: everything through `position`.
+    """Subscribers of one channel and encoding who have been sent the same: everything through `position`. Those with
+    deltas stand apart, and among them those who hold the message at the position from those who do not yet.
 
     What a broadcast needs of them stands together: the ways to write, and how far all may go.
     """
@@ -343,7 +355,9 @@ class Level:
         "_ways",
         "byte_limit",
         "bytes_sent",
+        "deltas",
         "encoding",
+        "holds",
         "limit",
         "members",
         "position",
@@ -351,8 +365,11 @@ class Level:
         "sent_at",
     )
 
-    def __init__(self, encoding: Encoding, position: int, bytes_sent: int) -> None:
+    def __init__(self, encoding: Encoding, deltas: bool, holds: bool, position: int, bytes_sent: int) -> None:
         self.encoding = encoding
+        self.deltas = deltas
+        self.holds = holds
+        """Whether all have been sent the message at the position; always false without deltas, where it is all one."""
         self.position = position
         self.bytes_sent = bytes_sent
         """`Followed.bytes_sent` as it was at the position."""
@@ -450,7 +467,8 @@ class Followed:
         self.order: Ordering | None = None
         self.bounds = Bounds(None, 1, 0)
         self.bounds_at = float("-inf")
-        self.levels: dict[Encoding, list[Level]] = {}
+        self.levels: dict[tuple[Encoding, bool], list[Level]] = {}
+        """By encoding, and whether data come as deltas."""
         self.subscribers: set[Subscriber] = set()
         self.ahead: set[Subscriber] = set()
         self.books = Books()
@@ -487,13 +505,13 @@ class Followed:
             del self.ledger[:cut]
             self.ledger_first += cut
 
-    def level_at(self, position: int, encoding: Encoding, most: int) -> Level:
+    def level_at(self, position: int, encoding: Encoding, deltas: bool, holds: bool, most: int) -> Level:
         """A set at the channel's position with room for one more."""
-        levels = self.levels.setdefault(encoding, [])
+        levels = self.levels.setdefault((encoding, deltas), [])
         for level in levels:
-            if level.position == position and len(level.members) < most:
+            if level.position == position and level.holds is holds and len(level.members) < most:
                 return level
-        levels.append(Level(encoding, position, self.bytes_sent))
+        levels.append(Level(encoding, deltas, holds, position, self.bytes_sent))
         return levels[-1]
 
 
@@ -529,6 +547,7 @@ class Hub:
         self._overflow = overflow
         self._channels: dict[ChannelName, Followed] = {}
         self._blocks = BlockCache(settings.cache_bytes, settings.block_messages)
+        self.deltas = Deltas(settings.delta_bytes)
         self._loading: dict[tuple[object, int], list[Subscriber]] = {}
         self._ready: deque[Subscriber] = deque()
         self._running = False
@@ -954,7 +973,10 @@ class Hub:
             return
         state, rows = found
         self.hear_of(subscriber.followed.name, state.epoch, state.head)
-        subscriber.snapshot = deque(frame[:-1] + ',"snapshot":true}' for _, frame in rows)
+        frames = [frame for _, frame in rows]
+        if subscriber.attaching.deltas:
+            frames = [self.deltas.whole_frame(frame) for frame in frames]
+        subscriber.snapshot = deque(frame[:-1] + ',"snapshot":true}' for frame in frames)
         bounds = Bounds(state.epoch, state.oldest, state.head)
         self._answer(subscriber, recovery.head(bounds), bounds, done)
 
@@ -1189,14 +1211,30 @@ class Hub:
             self._gather(followed)
         parts = _parts(frames, sizes)
         for levels in list(followed.levels.values()):
-            payloads: list[object] = []
+            payloads: dict[bool, list[object]] = {}
             for level in list(levels):
                 if self._late or self._writes >= self._settings.writes_a_turn or level.position != first - 1:
                     self._queue_level(followed, level)
                     continue
-                payloads = payloads or [level.encoding.encode(part) for part in parts]
-                self._write_level(followed, level, payloads, sizes)
+                holds = level.holds
+                if holds not in payloads:
+                    payloads[holds] = self._payloads(followed, level, first, parts)
+                self._write_level(followed, level, payloads[holds], sizes)
+                if holds is not level.holds:
+                    self._unite(followed, level)
         self._release_ahead(followed)
+
+    def _payloads(self, followed: Followed, level: Level, first: int, parts: Sequence[list[str]]) -> list[object]:
+        """What a level set at `first` - 1 is sent, a payload for each part of the frames from `first` on."""
+        if not level.deltas:
+            return [level.encoding.encode(part) for part in parts]
+        before = self._blocks.find(followed.log_key, first - 1) if level.holds else None
+        base = None if before is None else before.frames[first - 1 - before.first]
+        payloads: list[object] = []
+        for part in parts:
+            payloads.append(level.encoding.encode(self.deltas.frames(first, part, base)))
+            first, base = first + len(part), part[-1]
+        return payloads
 
     def _write_level(self, followed: Followed, level: Level, payloads: Sequence[object], sizes: array[int]) -> None:
         """Writes the frames that follow the set's position to all whose window has room for them."""
@@ -1223,6 +1261,7 @@ class Hub:
             self._loop.call_soon(self._next_turn)
         level.position = last
         level.bytes_sent = bytes_sent
+        level.holds = level.deltas
         for subscriber in fallen:
             self._step(subscriber)
 
@@ -1264,7 +1303,8 @@ class Hub:
         start = position + 1 - block.first
         count = min(len(block.sizes) - start, order.position - position)
         end = start + _fit(block.sizes, start, count, WRITE_BYTES_MOST)
-        self._write_level(followed, level, [block.payload(level.encoding, start, end)], block.sizes[start:end])
+        payload = block.payload(level.encoding, start, end, self.deltas if level.deltas else None, holds=level.holds)
+        self._write_level(followed, level, [payload], block.sizes[start:end])
         if level.position != order.position:
             self._queue_level(followed, level)
         else:
@@ -1276,13 +1316,14 @@ class Hub:
         if not level.members or len(level.members) > most // 2:
             # All have fallen behind, so the set is gone already; or it is large enough.
             return
-        for other in followed.levels.get(level.encoding, ()):
-            fits = len(other.members) + len(level.members) <= most
+        key = (level.encoding, level.deltas)
+        for other in followed.levels.get(key, ()):
+            fits = len(other.members) + len(level.members) <= most and other.holds is level.holds
             if other is not level and other.position == level.position and fits and not other.queued:
                 for subscriber in list(level.members):
                     level.remove(subscriber)
                     other.add(subscriber)
-                followed.levels[level.encoding].remove(level)
+                followed.levels[key].remove(level)
                 return
 
     def _release_ahead(self, followed: Followed) -> None:
@@ -1307,13 +1348,21 @@ class Hub:
         if level is not None:
             self._settle(subscriber)
             level.remove(subscriber)
+            subscriber.holds = level.holds
             subscriber.mode = Mode.WAITING
             if not level.members:
-                subscriber.followed.levels[level.encoding].remove(level)
+                subscriber.followed.levels[level.encoding, level.deltas].remove(level)
 
     def _enter_level(self, subscriber: Subscriber) -> None:
         followed, window = subscriber.followed, subscriber.window
-        level = followed.level_at(subscriber.position, subscriber.sink.encoding, self._settings.writes_a_turn)
+        deltas = subscriber.attaching.deltas
+        level = followed.level_at(
+            subscriber.position,
+            subscriber.sink.encoding,
+            deltas,
+            deltas and subscriber.holds,
+            self._settings.writes_a_turn,
+        )
         subscriber.limit = window.limit
         subscriber.byte_limit = level.bytes_sent + window.room_bytes if window.size else UNBOUNDED
         level.add(subscriber)
@@ -1372,6 +1421,7 @@ class Hub:
             subscriber.sink.send(self._skipped_frame(followed.name, followed.epoch, skip))
             subscriber.leave_out(skip.reason, skip.last - position)
             subscriber.position = skip.last
+            subscriber.holds = False
             subscriber.window.skip_to(skip.last)
             self._note(subscriber, skip.last)
             self._schedule(subscriber)
@@ -1389,8 +1439,10 @@ class Hub:
         window = subscriber.window
         count = min(len(block.sizes) - start, order.position - position, window.limit - window.sent)
         end = start + _fit(block.sizes, start, count, min(window.room_bytes, WRITE_BYTES_MOST))
-        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end))
+        deltas = self.deltas if subscriber.attaching.deltas else None
+        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end, deltas, holds=subscriber.holds))
         subscriber.position = position + end - start
+        subscriber.holds = True
         subscriber.window.sent_through(subscriber.position, block.sizes[start:end])
         self.counts["payloads"] += 1
         self.counts["sent"] += end - start
@@ -1484,11 +1536,14 @@ class Hub:
                 window.pass_over(skip.last)
                 subscriber.leave_out(skip.reason, skip.last - subscriber.position)
                 subscriber.position = skip.last
+                subscriber.holds = False
             if serial is not None:
-                texts.append(frames[serial])
-                size = size_bytes(frames[serial])
+                frame = frames[serial]
+                texts.append(self.deltas.whole_frame(frame) if subscriber.attaching.deltas else frame)
+                size = size_bytes(frame)
                 window.sent_through(serial, array("I", [size]))
                 subscriber.position = serial
+                subscriber.holds = True
                 room, room_bytes = room - 1, room_bytes - size
                 self.counts["sent"] += 1
                 followed.books.written += 1

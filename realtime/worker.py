@@ -173,6 +173,7 @@ class Worker:
                 block_messages=settings.BLOCK_MESSAGES,
                 cache_bytes=settings.BLOCK_CACHE_BYTES,
             ),
+                delta_bytes=settings.DELTA_MAX_BYTES,
             self._overflow,
         )
         # Followed before anything is read into memory, so that no change falls in between.

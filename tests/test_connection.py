@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +14,7 @@ import pytest_asyncio
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.test import Client
+from seriatim_client.fossil import apply_delta
 
 from realtime import authorization, budgets, namespaces, publishing, tokens, worker
 from realtime.authorization import HOOK_TIMEOUT_S
@@ -315,6 +317,37 @@ async def test_every_position_is_followed_by_the_log(position: Any, first: int, 
         await ana.publish("lobby", 9)
         assert await bo.messages("lobby", 10 - first) == list(range(first, 10))
         await bo.nothing_else()
+
+
+async def test_deltas_where_the_namespace_allows_them(transactional_db: None) -> None:
+    await in_thread(Namespace.objects.create, name="board", known_ops=["subscribe", "publish", "history"], delta=True)
+    states = [{"load": load, "state": "a state that is long enough to be told as a difference"} for load in range(5)]
+    async with connected() as ana, connected() as bo, connected() as cy:
+        for channel, delta in (("board:main", "fossil"), ("board:main", None), ("plain", "fossil")):
+            attached = await ana.request("attach", channel=channel, delta=delta)
+            assert attached.get("delta") == ("fossil" if (channel, delta) == ("board:main", "fossil") else None)
+        await ana.request("attach", channel="board:main", delta="fossil", **{"from": "start"})
+        assert "delta" not in await bo.request("attach", channel="board:main", delta="vcdiff")
+        await ana.publish("plain", states[0])
+        assert await ana.messages("plain", 1) == [states[0]]
+        for state in states:
+            await bo.publish("board:main", state)
+        assert await bo.messages("board:main", 5) == states
+        frames = [await ana.read(type="message", channel="board:main") for _ in states]
+        assert [frame.get("base") for frame in frames] == [None, 1, 2, 3, 4]
+        texts = [frames[0]["data"].encode()]
+        for frame in frames[1:]:
+            texts.append(apply_delta(texts[-1], frame["data"].encode()))
+        assert [json.loads(text) for text in texts] == states
+        # From the log: whole, then differences; the newest of each key whole; and as before when it is read without.
+        await cy.request("attach", channel="board:main", delta="fossil", **{"from": {"rewind": 2}})
+        assert [(await cy.read(type="message")).get("base") for _ in range(2)] == [None, 4]
+        await bo.request("publish", channel="board:main", messages=[{"key": "k", "data": "x"}])
+        await cy.request("attach", channel="board:main", delta="fossil", **{"from": "latest"})
+        newest = await cy.read(type="message", snapshot=True)
+        assert newest["data"] == '"x"' and "base" not in newest
+        page = await cy.request("history", channel="board:main", limit=1)
+        assert page["messages"][0]["data"] == "x"
 
 
 async def test_latest_is_a_snapshot_and_then_what_is_new() -> None:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+from realtime.delivery.deltas import Deltas
 from realtime.protocol.messages import key_of
 
 PAYLOADS_MOST = 4
@@ -59,7 +60,7 @@ class Block:
         self.frames: list[str] = []
         self.sizes = array("I")
         self.bytes = 0
-        self._payloads: OrderedDict[tuple[Encoding, int, int], object] = OrderedDict()
+        self._payloads: OrderedDict[tuple[Encoding, int, int, bool | None], object] = OrderedDict()
         self._keys: list[str | None] = []
         self.extend(frames)
 
@@ -83,12 +84,22 @@ class Block:
             self._keys.append(key_of(frame))
         return self._keys[start:end]
 
-    def payload(self, encoding: Encoding, start: int, end: int) -> object:
-        """Frames[start:end] in this encoding; the same object for all who ask for the same slice."""
-        key = (encoding, start, end)
+    def payload(
+        self, encoding: Encoding, start: int, end: int, deltas: Deltas | None = None, *, holds: bool = False
+    ) -> object:
+        """Frames[start:end] in this encoding; the same object for all who ask for the same slice.
+
+        With `deltas`, data are strings. `holds`: they follow on the message before, so that the first may be a delta
+        too, where that message is in this block.
+        """
+        based = None if deltas is None else holds and start > 0
+        key = (encoding, start, end, based)
         payload = self._payloads.get(key)
         if payload is None:
-            payload = self._payloads[key] = encoding.encode(self.frames[start:end])
+            frames = self.frames[start:end]
+            if deltas is not None:
+                frames = deltas.frames(self.first + start, frames, self.frames[start - 1] if based else None)
+            payload = self._payloads[key] = encoding.encode(frames)
             if len(self._payloads) > PAYLOADS_MOST:
                 self._payloads.popitem(last=False)
         return payload

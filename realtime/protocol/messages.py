@@ -158,3 +158,9 @@ def data_of(envelope_text: str) -> str:
     stands a comma or a brace.
     """
     return envelope_text[envelope_text.index(_DATA) + len(_DATA) : -1]
+
+
+def with_data(envelope_text: str, data: str, base: int | None = None) -> str:
+    """The envelope with another JSON text as its data; with `base`, it is a difference to the data of that serial."""
+    head = envelope_text[: envelope_text.index(_DATA)]
+    return f"{head}{_DATA}{data}}}" if base is None else f'{head},"base":{base}{_DATA}{data}}}'

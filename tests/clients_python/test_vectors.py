@@ -16,6 +16,8 @@ from seriatim_client import CLOSES, ERRORS, Cursor, Line, Position, Rewind, Seri
 from seriatim_client.backoff import Backoff, BackoffOptions
 from seriatim_client.codes import LOCAL_ERRORS, meant_code, reconnect_after
 from seriatim_client.data import to_json
+from seriatim_client.data_reader import DataReader
+from seriatim_client.fossil import DeltaError, apply_delta
 from seriatim_client.frames import ErrorFrame, MessageFrame, parse_frame
 from seriatim_client.positions import check_from, wire_from
 from tests import vectors
@@ -120,6 +122,36 @@ def test_data_that_the_server_refuses_for_its_depth_or_text_is_refused_here(vect
             assert len(text) > 300 or value == json.loads(text)
     elif "error" not in vector:
         assert json.loads(to_json(value)) == value
+
+
+@vectors.each("deltas")
+def test_deltas(vector: Vector) -> None:
+    given = vector["given"]
+    if "frames" in given:
+        assert _data_of(given["frames"]) == vector["want"]
+    elif "error" in vector:
+        with pytest.raises(DeltaError):
+            apply_delta(given["base"].encode(), given["delta"].encode())
+    else:
+        assert apply_delta(given["base"].encode(), given["delta"].encode()).decode() == vector["want"]
+
+
+def _data_of(frames: list[Vector]) -> list[object]:
+    found: list[object] = []
+    reader = DataReader()
+    for frame in frames:
+        if frame["type"] == "attached":
+            reader.begin(frame.get("delta"))
+        elif frame["type"] == "skipped":
+            reader.forget()
+        else:
+            message = parse_frame(json.dumps({"channel": "a", "id": "i", "time": 1, "event": "message", **frame}))
+            assert isinstance(message, MessageFrame)
+            try:
+                found.append(reader.read(message))
+            except DeltaError:
+                found.append("error")
+    return found
 
 
 def test_the_tables_are_those_of_the_server() -> None:

@@ -129,7 +129,7 @@ def test_a_window_of_bytes_lets_the_frame_that_crosses_it_through() -> None:
     client = world.client(window=100)
     world.loop.advance(1)
     for _ in range(6):
-        world.publish(1, size=400)
+        world.publish(1, size=280)
         world.hear_all()
         world.loop.advance(0.1)
     assert client.position == 3

@@ -400,6 +400,26 @@ def _history_conflated(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "_conflates", conflates)
 
 
+def _delta_on_nothing(patch: pytest.MonkeyPatch) -> None:
+    original = Hub._enter_level
+
+    def enter(self: Hub, subscriber: Any) -> None:
+        subscriber.holds = True
+        original(self, subscriber)
+
+    patch.setattr(Hub, "_enter_level", enter)
+
+
+def _delta_behind_an_attach(patch: pytest.MonkeyPatch) -> None:
+    original = Hub._step
+
+    def step(self: Hub, subscriber: Any) -> None:
+        subscriber.holds = True
+        original(self, subscriber)
+
+    patch.setattr(Hub, "_step", step)
+
+
 MUTANTS = [
     _sweep_off,
     _dedupe_off,
@@ -417,6 +437,8 @@ MUTANTS = [
     _conflation_opens_the_window,
     _history_conflated,
     _delivered_and_not_written_down,
+    _delta_on_nothing,
+    _delta_behind_an_attach,
 ]
 
 

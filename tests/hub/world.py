@@ -19,6 +19,7 @@ from realtime.hub import Answer, Attached, Attaching, Hub, HubSettings, Overflow
 from realtime.log.types import Known, LogState, News
 from realtime.protocol import positions
 from realtime.protocol.names import ChannelName
+from seriatim_client.fossil import apply_delta
 
 CHANNEL = ChannelName("chat:lobby")
 
@@ -70,9 +71,15 @@ def key_at(serial: int) -> str | None:
     return f"k{serial % 5 % 3}" if serial % 3 else None
 
 
-def frame_of(channel: str, serial: int, epoch: str, size: int = 0) -> str:
-    frame = {"channel": channel, "serial": serial, "epoch": epoch, "key": key_at(serial), "pad": "x" * size}
-    return json.dumps(frame)
+def data_at(serial: int, epoch: str, size: int) -> str:
+    """Mostly what it was before, with one large change in five."""
+    state = "a state that hardly changes" if serial % 5 else f"another {serial * 7919}, {serial * 104729}"
+    return json.dumps({"serial": serial, "state": state, "epoch": epoch, "pad": "x" * size}, separators=(",", ":"))
+
+
+def frame_of(channel: str, serial: int, epoch: str, data: str) -> str:
+    frame = {"channel": channel, "serial": serial, "epoch": epoch, "key": key_at(serial), "data": None}
+    return json.dumps(frame, separators=(",", ":"))[: -len("null}")] + data + "}"
 
 
 class Log:
@@ -83,6 +90,8 @@ class Log:
         self.rows: dict[int, str] = {}
         self.oldest = 1
         self.head = 0
+        self.data: dict[tuple[str, int], set[str]] = {}
+        """What was ever committed, by epoch and serial; one that a database forgot in its fall may be there again."""
         self.fallen = False
         """It went back in time, and gives no serial in this epoch any more."""
 
@@ -92,10 +101,16 @@ class Log:
         if self.fallen:
             self.new_epoch()
         first = self.head + 1
-        frames = [frame_of(CHANNEL, first + i, self.epoch, size) for i in range(count)]
+        frames = [self.make(first + i, size) for i in range(count)]
         self.rows.update(enumerate(frames, first))
         self.head += count
         return News(CHANNEL, 7, self.epoch, first, frames)
+
+    def make(self, serial: int, size: int = 0) -> str:
+        assert self.epoch is not None
+        data = data_at(serial, self.epoch, size)
+        self.data.setdefault((self.epoch, serial), set()).add(data)
+        return frame_of(CHANNEL, serial, self.epoch, data)
 
     def prune(self, upto: int, physically: bool) -> None:
         self.oldest = max(self.oldest, min(upto, self.head) + 1)
@@ -115,7 +130,7 @@ class Log:
         self.fallen = False
         self.epoch = f"e{int((self.epoch or 'e0')[1:]) + 1}"
         for serial in self.rows:
-            self.rows[serial] = frame_of(CHANNEL, serial, self.epoch)
+            self.rows[serial] = self.make(serial)
 
     def state(self) -> LogState:
         return LogState(None if self.epoch is None else 7, self.epoch, self.oldest, self.head, 0)
@@ -261,6 +276,7 @@ class Client:
 
     world: World
     window: int
+    deltas: bool = False
     encoding: Encoding = field(default=ENCODING)
     congested: bool = False
     subscriber: Subscriber | None = None
@@ -278,6 +294,9 @@ class Client:
     """What conflation left out, by epoch and serial."""
     whole_through: int = 0
     """The head that `attached` told one who asked for history."""
+    held: bytes | None = None
+    """With deltas: the data of the message at the position, if that was delivered on this attachment."""
+    deltas_got: int = 0
     writer: Any = None
 
     def __post_init__(self) -> None:
@@ -293,18 +312,36 @@ class Client:
             assert self.attached, "a message without an attachment"
             if frame.get("snapshot"):
                 assert self.in_snapshot
+                assert "base" not in frame
+                assert type(frame["data"]) is (str if self.deltas else dict)
                 continue
             assert not self.in_snapshot, "a live message inside the snapshot"
             assert self.explained, "a message before `skipped` told why the position moved"
             assert frame["epoch"] == self.epoch, (frame, self.epoch)
             assert frame["serial"] == self.position + 1, (frame, self.position)
+            self.check_data(frame)
             self.position += 1
             self.got.append((frame["epoch"], frame["serial"]))
             if self.window:
                 self.in_flight.append(self.position)
                 assert len(self.in_flight) <= self.window, "more in flight than the window"
 
+    def check_data(self, frame: dict[str, Any]) -> None:
+        """What the client makes of the frame is what the log has."""
+        data = frame["data"]
+        assert type(data) is (str if self.deltas else dict), frame
+        if not self.deltas:
+            assert "base" not in frame
+            data = json.dumps(data, separators=(",", ":"))
+        elif "base" in frame:
+            assert frame["base"] == self.position and self.held is not None, "a delta to what was not delivered"
+            data = apply_delta(self.held, data.encode()).decode()
+            self.deltas_got += 1
+        self.held = data.encode()
+        assert data in self.world.log.data[frame["epoch"], frame["serial"]]
+
     def send(self, frame: dict[str, Any]) -> None:
+        self.held = None
         match frame["type"]:
             case "attached":
                 self.on_attached(frame)
@@ -331,6 +368,8 @@ class Client:
         self.position = frame["to"]
 
     def on_attached(self, frame: dict[str, Any]) -> None:
+        assert frame.get("delta") == ("fossil" if self.deltas else None)
+        self.held = None
         self.attached = True
         self.epoch = frame["epoch"]
         self.position = self.acked = frame["serial"]
@@ -363,7 +402,7 @@ class Client:
         if self.subscriber is not None:
             self.world.hub.detach(self.subscriber)
         self.attached = False
-        attaching = Attaching(CHANNEL, position, self.window, max(1, self.window // 2), 10_000, 100)
+        attaching = Attaching(CHANNEL, position, self.window, max(1, self.window // 2), 10_000, 100, deltas=self.deltas)
         self.subscriber = self.world.hub.attach(attaching, self, self.joined, self.end)
 
     def detach(self) -> None:
@@ -409,8 +448,8 @@ class World:
         self.pending: list[News] = []
         """Announced, not heard yet."""
 
-    def client(self, window: int = 0, position: positions.From | None = None) -> Client:
-        client = Client(self, window)
+    def client(self, window: int = 0, position: positions.From | None = None, *, deltas: bool = False) -> Client:
+        client = Client(self, window, deltas)
         self.clients.append(client)
         client.attach(position or positions.Head())
         return client

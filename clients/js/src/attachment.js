@@ -20,7 +20,9 @@
 import { AckCadence } from "./ack-cadence.js";
 import { Backoff } from "./backoff.js";
 import { Timer } from "./clock.js";
+import { DataReader } from "./data-reader.js";
 import { SeriatimError } from "./errors.js";
+import { DeltaError } from "./fossil.js";
 import { isPosition } from "./position.js";
 import { Queue } from "./queue.js";
 import { SerialTracker } from "./serials.js";
@@ -89,8 +91,8 @@ export class Attachment {
   #name;
   #line;
   #events;
-  /** @type {{ from: From, window: number | undefined, presence: boolean }} */
-  #options = { from: "head", window: undefined, presence: false };
+  /** @type {{ from: From, window: number | undefined, presence: boolean, delta: "fossil" | undefined }} */
+  #options = { from: "head", window: undefined, presence: false, delta: undefined };
 
   #wanted = false;
   /** @type {"detached" | "attaching" | "attached"} */
@@ -103,6 +105,7 @@ export class Attachment {
   #retryBackoff;
 
   #tracker = new SerialTracker();
+  #data = new DataReader();
   #cadence;
   #ackTimer;
   #ackMs = 0;
@@ -187,7 +190,7 @@ export class Attachment {
     return this.#state === "attaching" && !this.#retryTimer.isSet;
   }
 
-  /** @param {{ from?: From, window?: number, presence?: boolean }} options */
+  /** @param {{ from?: From, window?: number, presence?: boolean, delta?: "fossil" | undefined }} options */
   configure(options) {
     this.#options = { ...this.#options, ...options };
   }
@@ -297,12 +300,13 @@ export class Attachment {
     if (!this.#line.isUp()) return;
     const ask = ++this.#asks;
     const restart = this.#restart;
-    const { window, presence } = this.#options;
+    const { window, presence, delta } = this.#options;
     const from = this.#from();
     /** @type {Record<string, unknown>} */
     const frame = { type: "attach", channel: this.#name, from };
     if (window !== undefined) frame.window = window;
     if (presence) frame.presence = true;
+    if (delta !== undefined) frame.delta = delta;
     this.#line.request(frame, (answer) => {
       if (ask !== this.#asks) return;
       if (answer.type === "attached") {
@@ -364,6 +368,7 @@ export class Attachment {
     this.#generation += 1;
     this.#state = "attached";
     this.#tracker.begin(frame.epoch, frame.serial);
+    this.#data.begin(frame.delta);
     this.#head = frame.head;
     this.#cadence.begin(frame.window === 0 ? 0 : (frame.ack_every ?? 0));
     this.#ackMs = frame.ack_ms ?? 0;
@@ -384,20 +389,38 @@ export class Attachment {
   /** @param {MessageFrame} message @param {number} size */
   #message(message, size) {
     if (this.#snapshot !== null && message.snapshot) {
-      this.#snapshot.rows.push({ message, size });
+      if (this.#read(message)) this.#snapshot.rows.push({ message, size });
       return;
     }
     const step = this.#tracker.take(message.serial);
     if (step === "old") return;
     if (step === "gap") return this.#gap(message.serial);
-    this.#push({ kind: "message", message }, this.#tracker.epoch, size);
+    if (!this.#read(message)) return;
+    // The server's window counts what the data are, not how few bytes told them.
+    this.#push({ kind: "message", message }, this.#tracker.epoch, Math.max(size, this.#data.size));
     void this.pump();
+  }
+
+  /** Makes the data of the message out of what came. False: that was not possible. @param {MessageFrame} message */
+  #read(message) {
+    try {
+      message.data = this.#data.read(message);
+      delete message.base;
+      return true;
+    } catch (cause) {
+      if (!(cause instanceof DeltaError)) throw cause;
+      const text = `message ${message.serial} cannot be read: ${cause.message}; resuming from the own position`;
+      this.#events.onError(new SeriatimError("delta", text, { channel: this.#name, cause }));
+      this.#again();
+      return false;
+    }
   }
 
   /** @param {SkippedFrame} frame */
   #skipped(frame) {
     const step = this.#tracker.skip(frame.from, frame.to);
     if (step === "gap") return this.#gap(frame.from ?? 0);
+    this.#data.forget();
     // A skip that `attached` already counted (its serial is the skip's `to`) still has to be told.
     this.#head = Math.max(this.#head, this.#tracker.serial);
     this.#push({ kind: "skipped", frame, serial: this.#tracker.serial }, this.#tracker.epoch);

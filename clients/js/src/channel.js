@@ -24,6 +24,8 @@ import { Reader } from "./reader.js";
  * @property {From} [from] Where the first attach begins; later ones go on from the position. Default "head".
  * @property {number} [window] How many messages may be in flight unacknowledged. Default: the server's. 0: no acks.
  * @property {boolean} [presence] Follow who is here.
+ * @property {"fossil" | null} [delta] Ask for messages as differences to the message before, where the namespace allows
+ *   it: fewer bytes for states that change little. What the application gets is the same.
  */
 
 /**
@@ -59,6 +61,13 @@ import { Reader } from "./reader.js";
  */
 
 const DRAFT_NAMES = new Set(["data", "event", "key", "id"]);
+
+/** @param {unknown} delta */
+function checkDelta(delta) {
+  if (delta === null) return undefined;
+  if (delta === "fossil") return delta;
+  throw new SeriatimError("bad_frame", "`delta` is not one that this client reads", { remedy: 'Give "fossil" or null.' });
+}
 
 /** @param {unknown} value @returns {value is Draft} */
 function isDraft(value) {
@@ -250,11 +259,12 @@ export class Channel {
    * @param {ChannelOptions} options
    */
   configure(options) {
-    const { from, window, presence } = options;
+    const { from, window, presence, delta } = options;
     this.#attachment.configure({
       ...(from === undefined ? {} : { from: checkFrom(from) }),
       ...(window === undefined ? {} : { window }),
       ...(presence === undefined ? {} : { presence }),
+      ...(delta === undefined ? {} : { delta: checkDelta(delta) }),
     });
   }
 

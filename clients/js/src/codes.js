@@ -64,6 +64,7 @@ export const LOCAL_ERRORS = Object.freeze({
   closed: "the client was closed",
   detached: "the channel was detached",
   discarded: "the message was discarded before it was sent",
+  delta: "a difference did not fit what came before; the client resumes from its own position",
   gap: "serials did not follow each other; the client resumes from its own position",
   identity: "the connection now belongs to another client id; the message stays with the one who wrote it",
   listener: "a message listener failed",

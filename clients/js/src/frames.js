@@ -29,6 +29,7 @@
  * @property {number} window
  * @property {number} ack_every
  * @property {number} ack_ms
+ * @property {string} [delta] "fossil": data come as strings, whole or as differences.
  */
 
 /**
@@ -42,6 +43,7 @@
  * @property {string} event
  * @property {string} [key]
  * @property {any} data
+ * @property {number} [base] `data` is a difference to the data of this serial. Never in what an application gets.
  * @property {boolean} [snapshot]
  */
 

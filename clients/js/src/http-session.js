@@ -45,6 +45,7 @@ import { ERRORS } from "./codes.js";
  * @property {Record<string, unknown>} more `presence`, `delta`.
  * @property {Position | null} position
  * @property {string | null} epoch
+ * @property {string | undefined} delta How data come, as the last `attached` said.
  * @property {number} start What the last `attached` said.
  * @property {boolean} inSnapshot
  * @property {boolean} isAsked The request in use follows it; what an older one still brings is not for this attach.
@@ -155,6 +156,7 @@ export class HttpSession {
       more,
       position: null,
       epoch: null,
+      delta: undefined,
       start: 0,
       inSnapshot: from === "latest",
       isAsked: false,
@@ -290,8 +292,9 @@ export class HttpSession {
     if (entry === undefined) return;
     const isAnswer = this.#unanswered.delete(frame.channel);
     const { ref } = entry;
-    const isNews = !frame.resumed || frame.epoch !== entry.epoch;
+    const isNews = !frame.resumed || frame.epoch !== entry.epoch || frame.delta !== entry.delta;
     entry.epoch = frame.epoch;
+    entry.delta = frame.delta;
     entry.start = frame.serial;
     // Otherwise `skipped` follows; until it is here, it must be told again.
     if (frame.resumed && !entry.inSnapshot) entry.position = { epoch: frame.epoch, serial: frame.serial };

@@ -5,7 +5,9 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Backoff } from "../src/backoff.js";
 import { CLOSES, ERRORS, meantCode, reconnectAfter } from "../src/codes.js";
+import { DataReader } from "../src/data-reader.js";
 import { SeriatimError } from "../src/errors.js";
+import { applyDelta, DeltaError } from "../src/fossil.js";
 import { parseFrame } from "../src/frames.js";
 import { isClientId, isCursorName, isEpoch, isEvent, isKey, isMessageId, namespaceOf } from "../src/names.js";
 import { checkFrom } from "../src/position.js";
@@ -47,6 +49,33 @@ test("names: what is one, and its namespace", () => {
     else assert.equal(checks[kind](value), want, name);
   }
 });
+
+test("deltas: what a client makes of them", () => {
+  const bytes = (text) => new TextEncoder().encode(text);
+  for (const { name, given, want, error } of vectors("deltas")) {
+    if (given.frames) assert.deepEqual(dataOf(given.frames), want, name);
+    else if (error) assert.throws(() => applyDelta(bytes(given.base), bytes(given.delta)), DeltaError, name);
+    else assert.equal(new TextDecoder().decode(applyDelta(bytes(given.base), bytes(given.delta))), want, name);
+  }
+});
+
+function dataOf(frames) {
+  const reader = new DataReader();
+  const found = [];
+  for (const frame of frames) {
+    if (frame.type === "attached") reader.begin(frame.delta);
+    else if (frame.type === "skipped") reader.forget();
+    else {
+      try {
+        found.push(reader.read(frame));
+      } catch (error) {
+        assert.ok(error instanceof DeltaError);
+        found.push("error");
+      }
+    }
+  }
+  return found;
+}
 
 test("backoff: full jitter after the cap", () => {
   for (const { name, given, want } of vectors("backoff")) {

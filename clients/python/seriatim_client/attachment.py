@@ -21,15 +21,17 @@ copy is dropped.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, assert_never
 
 from seriatim_client.acks import AckCadence
 from seriatim_client.backoff import Backoff, BackoffOptions, Random
 from seriatim_client.clock import Clock
 from seriatim_client.connection import OnAnswer
+from seriatim_client.data_reader import DataReader
 from seriatim_client.effects import Effect, End, Fail, Report, Settle, Tell, Wake
 from seriatim_client.errors import SeriatimError
+from seriatim_client.fossil import DeltaError
 from seriatim_client.frames import Attached, Detached, ErrorFrame, MessageFrame, ServerFrame, Skipped, SnapshotEnd
 from seriatim_client.messages import Discontinuity, Load, Message, Snapshot
 from seriatim_client.positions import Cursor, From, Position, wire_from
@@ -122,6 +124,7 @@ class Attachment:
         self._from: From = "head"
         self._window: int | None = None
         self._presence = False
+        self._delta = False
         self.state: ChannelState = "detached"
         self.reason = "not attached yet"
         """Why it is in this state, for people."""
@@ -137,6 +140,7 @@ class Attachment:
         self._retry_backoff = Backoff(wires.backoff, wires.random)
 
         self._tracker = SerialTracker()
+        self._data = DataReader()
         self._cadence = AckCadence(wires.random)
         self._ack_timer = self._clock.timer(lambda late_ms: self._ack_time())
         self._ack_ms = 0.0
@@ -169,8 +173,12 @@ class Attachment:
 
     # -- what the application asks -----------------------------------------------------------------------------------
 
-    def configure(self, from_: From | None, window: int | None, presence: bool | None = None) -> None:
+    def configure(
+        self, from_: From | None, window: int | None, presence: bool | None = None, delta: bool | None = None
+    ) -> None:
         """For the attaches to come; None leaves it as it is."""
+        if delta is not None:
+            self._delta = delta
         if presence is not None:
             self._presence = presence
         if from_ is not None:
@@ -399,6 +407,8 @@ class Attachment:
             frame["window"] = self._window
         if self._presence:
             frame["presence"] = True
+        if self._delta:
+            frame["delta"] = "fossil"
 
         def answered(answer: ServerFrame) -> None:
             if ask != self._asks:
@@ -468,6 +478,7 @@ class Attachment:
         self.reason = "the server confirmed it" if frame.is_asked else "the log is new"
         self.attached_as = frame
         self._tracker.begin(frame.epoch, frame.serial)
+        self._data.begin(frame.delta)
         self._head = frame.head
         self._cadence.begin(0 if frame.window == 0 else frame.ack_every)
         self._ack_ms = frame.ack_ms
@@ -492,21 +503,37 @@ class Attachment:
 
     def _message(self, frame: MessageFrame, size_bytes: int) -> None:
         if frame.snapshot and self._rows is not None:
-            self._rows.rows.append((frame, size_bytes))
+            if (row := self._read(frame)) is not None:
+                self._rows.rows.append((row, size_bytes))
             return
         step = self._tracker.take(frame.serial)
         if step == "gap":
-            self._gap(frame.serial)
-        elif step == "next":
-            self._push(self._item(frame, self._tracker.epoch, size_bytes))
+            text = f"Expected serial {self._tracker.serial + 1}, got {frame.serial}; resuming from the own position."
+            self._again("gap", text)
+        elif step == "next" and (row := self._read(frame)) is not None:
+            # The server's window counts what the data are, not how few bytes told them.
+            size_bytes = max(size_bytes, self._data.size_bytes)
+            self._push(self._item(row, self._tracker.epoch, size_bytes))
+
+    def _read(self, frame: MessageFrame) -> MessageFrame | None:
+        """The message with its data, made out of what came; None: that was not possible."""
+        try:
+            data = self._data.read(frame)
+            return frame if data is frame.data else replace(frame, data=data, base=None)
+        except DeltaError as error:
+            text = f"Message {frame.serial} cannot be read: {error}; resuming from the own position."
+            self._again("delta", text)
+            return None
 
     def _item(self, frame: MessageFrame, epoch: str | None, size_bytes: int) -> _Message:
         return _Message(Message.of(frame, epoch), size_bytes, self._generation, self._life)
 
     def _skipped(self, frame: Skipped) -> None:
         if self._tracker.skip(frame.start, frame.to) == "gap":
-            self._gap(frame.start or 0)
+            text = f"Expected serial {self._tracker.serial + 1}, got {frame.start}; resuming from the own position."
+            self._again("gap", text)
             return
+        self._data.forget()
         # A skip that `attached` already counted (its serial is the skip's `to`) still has to be told.
         self._push(_Skip(frame, Position(self._tracker.epoch, self._tracker.serial)))
 
@@ -521,9 +548,9 @@ class Attachment:
             self._push(self._item(row, frame.epoch, size_bytes))
         self._push(_SnapshotDone(position, rows.restart))
 
-    def _gap(self, got: int) -> None:
-        text = f"Expected serial {self._tracker.serial + 1}, got {got}; resuming from the own position."
-        self._wires.emit(Tell(Report(SeriatimError("gap", text, channel=self.name), self.name)))
+    def _again(self, code: str, text: str) -> None:
+        """What came is not what was sent: says so, and resumes on the same connection."""
+        self._wires.emit(Tell(Report(SeriatimError(code, text, channel=self.name), self.name)))
         if not self.is_wanted:
             return
         # At once the first time; a fault that comes again is not answered in a tight loop.
@@ -533,7 +560,7 @@ class Attachment:
             return
         self._drop()
         self.state = "attaching"
-        self.reason = "serials did not follow each other; asks again"
+        self.reason = "what came was not what was sent; asks again"
         self._retry_timer.set(self._retry_backoff.next_ms())
         self._wires.changed()
 

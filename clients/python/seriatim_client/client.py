@@ -245,14 +245,19 @@ class Client:
         from_: FromArgument | None = None,
         window: int | None = None,
         presence: bool | None = None,
+        delta: Literal["fossil"] | bool | None = None,
     ) -> Channel:
         """The channel `name`: the same object each time. Raises `bad_channel`, `bad_position`.
 
         `from_`: where the first attach begins (default `"head"`); later ones go on from the position. `window`: how
         many messages may be in flight unacknowledged (default: the server's; 0: no acks and no bound). `presence`:
-        follow who is present.
+        follow who is present. `delta`: `"fossil"` asks for messages as differences to the message before, where the
+        namespace allows it; what is given here is the same. False: not any more.
         """
-        self._core.channel(name, None if from_ is None else check_from(from_), window, presence)
+        if delta not in (None, False, "fossil"):
+            raise SeriatimError("bad_frame", "`delta` is not one that this client reads.", remedy='Give "fossil".')
+        has_delta = None if delta is None else delta == "fossil"
+        self._core.channel(name, None if from_ is None else check_from(from_), window, presence, has_delta)
         if name not in self._channels:
             self._channels[name] = Channel(name, self, self._core)
         return self._channels[name]

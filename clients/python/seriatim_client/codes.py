@@ -55,6 +55,7 @@ LOCAL_ERRORS: Final[dict[str, str]] = {
     "closed": "the client was closed",
     "detached": "the channel was detached",
     "discarded": "the message was taken back before it was sent",
+    "delta": "a difference did not fit what came before; the client resumes from its own position",
     "gap": "serials did not follow each other; the client resumes from its own position",
     "identity": "the connection now belongs to another client id, which must not send this one's messages",
     "load_state": "the loader of the state failed; it is called again",

@@ -280,13 +280,18 @@ class Core:
             self.connect(now_ms)
 
     def channel(
-        self, name: str, from_: From | None = None, window: int | None = None, presence: bool | None = None
+        self,
+        name: str,
+        from_: From | None = None,
+        window: int | None = None,
+        presence: bool | None = None,
+        delta: bool | None = None,
     ) -> None:
         """Makes the channel known, and sets what later attaches begin with. Raises `bad_channel`."""
         if name not in self._attachments:
             self._attachments[check_channel(name)] = Attachment(name, self)
             self._here[name] = _Here()
-        self._attachments[name].configure(from_, window, presence)
+        self._attachments[name].configure(from_, window, presence, delta)
 
     def attach(self, handle: object, name: str, from_: From | None, now_ms: float) -> None:
         self.clock.tell(now_ms)

@@ -81,6 +81,8 @@ class Attached:
     ack_every: int
     ack_ms: float
     ref: Ref | None = None
+    delta: str | None = None
+    """"fossil": data come as strings, whole or as differences."""
 
     @property
     def is_asked(self) -> bool:
@@ -105,6 +107,8 @@ class MessageFrame:
     key: str | None
     data: Any
     snapshot: bool = False
+    base: int | None = None
+    """`data` is a difference to the data of this serial."""
     ref: None = None
 
 
@@ -305,6 +309,7 @@ def _attached(fields: Fields) -> Attached:
         ack_every=_number_or_none(fields, "ack_every") or 0,
         ack_ms=_ms_or_none(fields, "ack_ms") or 0,
         ref=_ref(fields),
+        delta=_text_or_none(fields, "delta"),
     )
 
 
@@ -320,6 +325,7 @@ def read_message(fields: Fields) -> MessageFrame:
         key=_text_or_none(fields, "key"),
         data=fields.get("data"),
         snapshot=fields.get("snapshot") is True,
+        base=_number_or_none(fields, "base"),
     )
 
 

@@ -58,6 +58,8 @@ class _Entry:
     epoch: str | None = None
     begins_after: int = 0
     """What the last `attached` said."""
+    delta: str | None = None
+    """How data come, as it said too."""
     in_snapshot: bool = False
     is_asked: bool = False
     """The request in use follows it; what an older one still brings is not for this attach."""
@@ -292,8 +294,8 @@ class HttpSocket:
         is_answer = frame["channel"] in self._unanswered
         self._unanswered.discard(frame["channel"])
         ref = entry.ref
-        is_news = not frame["resumed"] or frame["epoch"] != entry.epoch
-        entry.epoch, entry.begins_after = frame["epoch"], frame["serial"]
+        is_news = not frame["resumed"] or frame["epoch"] != entry.epoch or frame.get("delta") != entry.delta
+        entry.epoch, entry.begins_after, entry.delta = frame["epoch"], frame["serial"], frame.get("delta")
         # Otherwise `skipped` follows; until it is here, it must be told again.
         if frame["resumed"] and not entry.in_snapshot:
             entry.position = {"epoch": frame["epoch"], "serial": frame["serial"]}

@@ -12,7 +12,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, assert_never
+from typing import Any, Literal, Self, TypeVar, assert_never
 
 from seriatim_client.client import Channel, Client, OnDiscontinuity, Presence, Reader, logger
 from seriatim_client.errors import SeriatimError
@@ -98,9 +98,10 @@ class SyncClient:
         from_: FromArgument | None = None,
         window: int | None = None,
         presence: bool | None = None,
+        delta: Literal["fossil"] | bool | None = None,
     ) -> SyncChannel:
         """See `Client.channel`."""
-        channel = self._do(lambda: self._client.channel(name, from_, window, presence))
+        channel = self._do(lambda: self._client.channel(name, from_, window, presence, delta))
         return self._channels.setdefault(name, SyncChannel(channel, self))
 
     def _do(self, call: Callable[[], T]) -> T:
