@@ -5,7 +5,7 @@ copies from the base (`length@offset,`) and literals (`length:bytes`), then a ch
 bytes. Which copies are used is the encoder's own business, and this one differs from Fossil's in two ways. A delta
 travels as a JSON string, so every literal has to be whole characters. And its work is bounded: it looks for copies only
 where the structure of a JSON text begins anew (a comma, a quote, a brace), and at most `ANCHORS_MOST` times. Why an own
-encoder: docs/decisions/0014-an-own-encoder-of-deltas.md.
+encoder: docs/decisions/0015-an-own-encoder-of-deltas.md.
 """
 
 from __future__ import annotations
