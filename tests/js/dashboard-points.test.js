@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import * as figures from "../../static/js/dashboards/figures.js";
-import { freshness, goLiveLabel } from "../../static/js/dashboards/freshness.js";
+import { footOf, freshness, goLiveLabel } from "../../static/js/dashboards/freshness.js";
 import { between, ChannelLog } from "../../static/js/dashboards/points.js";
 
 /** @param {number} serial @param {any} [more] */
@@ -80,6 +80,24 @@ test("a log keeps so many rows and says from where it is whole", () => {
   assert.equal(log.rows.at(-1)?.serial, 1000);
 });
 
+test("a page says from when it has messages, where the log has more", () => {
+  const log = new ChannelLog(10);
+  log.begin(20);
+  log.older(pageBelow(21, 5));
+  assert.deepEqual([log.isWhole, log.isCut], [false, false]);
+  log.older(pageBelow(16, 5));
+  assert.deepEqual([log.isWhole, log.isCut], [true, true]);
+  const whole = new ChannelLog(10);
+  whole.begin(5);
+  whole.older(pageBelow(6, 9));
+  assert.deepEqual([whole.isWhole, whole.isCut], [true, false]);
+  const facts = { received: 96, merged: 0, isTally: false, cutAt: null };
+  assert.equal(footOf(facts), "");
+  assert.equal(footOf({ ...facts, merged: 1204 }), "Showing the newest; 1,204 merged, counts are exact.");
+  assert.equal(footOf({ ...facts, merged: 1204, isTally: true }), "96 of 1,300 messages came one by one; the others were merged into newer ones.");
+  assert.match(footOf({ ...facts, cutAt: 100 }), /^From [0-9:]{8} on; earlier ones are in the log[.]$/);
+});
+
 test("a window has one row more on each side", () => {
   const rows = range(1, 9).map((at) => ({ serial: at, at, key: null, event: "m", data: {} }));
   assert.deepEqual(between(rows, 3, 5).map((row) => row.at), [2, 3, 4, 5]);
@@ -94,6 +112,31 @@ test("a line never crosses a hole", () => {
   log.take(frame(9));
   const { data } = figures.lines(log.rows, { field: "v", options: {} });
   assert.deepEqual(data, [[1, 2, 3, 6, 9], [1, 2, 3, null, 9]]);
+});
+
+test("messages of one moment before a hole are no holes themselves", () => {
+  const rows = [1, 2, 3, 9].map((serial) => ({ serial, at: serial < 9 ? 1 : 2, key: null, event: "m", data: { v: serial } }));
+  assert.deepEqual(figures.lines(rows, { field: "v", options: {} }).data, [[1, 1, 1, 1.5, 2], [1, 2, 3, null, 9]]);
+});
+
+test("a line of very many points has the same ends, peaks and holes as one of all", () => {
+  const rows = range(1, 30_000)
+    .filter((serial) => serial < 9000 || serial > 9100)
+    .map((serial) => ({ serial, at: serial / 500, key: null, event: "m", data: { v: serial === 7777 ? 1e6 : serial === 20_001 ? -5 : Math.sin(serial / 400) } }));
+  const { data, holes } = figures.lines(rows, { field: "v", options: {} });
+  assert.deepEqual(holes.map((hole) => hole.missing), [101]);
+  assert.ok(data[0].length < 4000, `${data[0].length} points`);
+  assert.deepEqual(data[0], [...data[0]].sort((a, b) => Number(a) - Number(b)));
+  const at = new Map(data[0].map((time, index) => [time, data[1][index]]));
+  const expected = new Map(rows.map((row) => [row.at, row.data.v]));
+  for (const [time, value] of at) if (value !== null) assert.equal(value, expected.get(Number(time)));
+  for (const serial of [1, 7777, 8999, 9101, 20_001, 30_000]) assert.equal(at.get(serial / 500), expected.get(serial / 500));
+  assert.equal(data[1].filter((value) => value === null).length, 1);
+  const byKey = figures.lines(rows.map((row) => ({ ...row, key: "w1" })), { field: "v", options: { by_key: true } });
+  assert.deepEqual(byKey.data[1].filter((value) => value !== null), data[1].filter((value) => value !== null));
+  const path = figures.sparkline(rows.map((row) => ({ at: row.at, value: row.data.v })), 0, 60, figures.holes(rows));
+  assert.equal(path.split("M").length - 1, 2);
+  assert.ok(path.split("L").length < 600);
 });
 
 test("lines by key: a value of another key is no gap", () => {

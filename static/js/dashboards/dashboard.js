@@ -5,7 +5,7 @@ import { el, find, icon, isField, pageData, thread } from "../dom.js";
 import { drawLine } from "../line-view.js";
 import { clockWithSeconds, count, counted } from "../words.js";
 import { edit } from "./editor.js";
-import { freshness, goLiveLabel, pausedBadge } from "./freshness.js";
+import { footOf, freshness, goLiveLabel, pausedBadge } from "./freshness.js";
 import { ChannelLog, firstFrom } from "./points.js";
 import { offerVote } from "./quiz.js";
 import { makeWidget } from "./widgets.js";
@@ -13,8 +13,10 @@ import { makeWidget } from "./widgets.js";
 /** @typedef {import("../../seriatim/channel.js").Channel} Channel */
 /** @typedef {import("./widgets.js").Described} Described */
 
-/** Rows of a channel that the page keeps; the log has the rest. */
-const KEPT_MOST = 10_000;
+/** Rows of a channel that the page keeps, a minute of 500 a second; the log has the rest. */
+const KEPT_MOST = 30_000;
+/** So many are read back at most when the page opens. */
+const READ_MOST = 10_000;
 const PAGE = 500;
 /** A page may draw at every frame; eyes do not need more than this while data flood in. */
 const DRAW_EVERY_MS = 200;
@@ -84,6 +86,7 @@ class Followed {
         const { log } = this;
         const from = (end ?? Date.now() / 1000) - Math.max(windowS, data.quizRoundS);
         if (log.isWhole || (log.rows.length > 0 && log.rows[0].at < from)) break;
+        if (end === null && log.rows.length >= READ_MOST) break;
         const page = await this.channel.history({ before: log.low, limit: PAGE });
         if (log !== this.log) break;
         log.older(page);
@@ -116,15 +119,15 @@ class Followed {
   }
 }
 
-/** @type {Map<string, Followed>} */
-const followed = new Map();
+/** What the page knows of each channel. @type {Map<string, Followed>} */
+export const followed = new Map();
 /** @param {Described} widget */
 const channelOf = (widget) => widget.channel.replace("@speed", data.speed);
 
 // ---------------------------------------------------------------- widgets
 
 const grid = find("[data-grid]");
-const shown = described.map((widget, index) => {
+export const shown = described.map((widget, index) => {
   const id = `widget-${index}`;
   const badge = el("span", { class: "badge slow", hidden: true });
   const header = el("header", {}, el("h2", { id }, widget.title), badge);
@@ -132,20 +135,26 @@ const shown = described.map((widget, index) => {
   const foot = el("p", { class: "foot", hidden: true });
   const card = el("section", { class: `w n${widget.span}`, "data-widget": String(index), "data-kind": widget.kind, "aria-labelledby": id }, header, body, foot);
   grid.append(card);
-  return { widget, badge, card, foot, draw: makeWidget(widget, body, header), level: "" };
+  /** @type {import("./widgets.js").Drawn} */
+  const drawn = { level: "", words: "" };
+  return { widget, badge, card, foot, draw: makeWidget(widget, body, header), drawn };
 });
 
 let isDue = false;
 let isDrawing = false;
 let drawnAt = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
 function drawSoon(isNow = false) {
-  if (isDue && !isNow) return;
   isDue = true;
+  if (isDrawing || (timer !== undefined && !isNow)) return;
+  clearTimeout(timer);
   const wait = isNow ? 0 : Math.max(0, drawnAt + DRAW_EVERY_MS - performance.now());
-  setTimeout(() => requestAnimationFrame(draw), wait);
+  timer = setTimeout(() => requestAnimationFrame(draw), wait);
 }
 
 async function draw() {
+  timer = undefined;
   if (!isDue || isDrawing) return;
   isDue = false;
   isDrawing = true;
@@ -155,7 +164,7 @@ async function draw() {
     isDrawing = false;
     drawnAt = performance.now();
     // What was asked for meanwhile.
-    if (isDue) requestAnimationFrame(draw);
+    if (isDue) drawSoon();
   }
 }
 
@@ -185,10 +194,14 @@ async function drawAll() {
     each.badge.textContent = badge;
     each.badge.className = isBehind ? "badge slow" : "badge";
     each.card.className = `w n${each.widget.span}${isBehind ? " late" : ""}${fresh.kind === "live" || end !== null ? "" : " old"} ${drawn.level}`.trim();
-    if (drawn.level !== each.level && drawn.level !== "" && end === null) alerts.push(`${each.widget.title}: ${drawn.words}.`);
-    each.level = drawn.level;
-    each.foot.hidden = source.log.merged === 0;
-    if (source.log.merged > 0) each.foot.textContent = `Showing the newest; ${count(source.log.merged)} merged, counts are exact.`;
+    if (drawn.level !== each.drawn.level && drawn.level !== "" && end === null) alerts.push(`${each.widget.title}: ${drawn.words}.`);
+    each.drawn = drawn;
+    const { log } = source;
+    const cutAt = (log.isCut || log.rows.length >= READ_MOST) && log.low > 1 && log.rows[0].at > from ? log.rows[0].at : null;
+    const isTally = each.widget.kind === "bar" && each.widget.options.fold !== "newest";
+    const foot = footOf({ received: log.received, merged: log.merged, isTally, cutAt });
+    each.foot.hidden = foot === "";
+    if (each.foot.textContent !== foot) each.foot.textContent = foot;
   }
   if (alerts.length > 0) say(alerts.join(" "));
   drawState(behind, to);

@@ -3,18 +3,26 @@
 import { count } from "../words.js";
 
 /** @typedef {import("./points.js").Row} Row */
-/** @typedef {{ from: number, to: number, missing: number }} Hole Between two rows; `missing` messages were not received, 0: nothing was sent. */
+/** @typedef {{ from: number, to: number, missing: number, index: number }} Hole Before the row of this index; `missing` messages were not received, 0: nothing was sent. */
 /** @typedef {{ field: string, options: any }} Bound What a widget shows. */
 
 const HOLE_PERIODS = 4;
 const HOLE_LEAST_S = 5;
 const SERIES_MOST = 6;
+/** Spans of time of which a chart keeps the first, the last, the lowest and the highest: a wide one has no more pixels. */
+const SLOTS = 800;
+const SPARK_SLOTS = 120;
+
+/** Paths of fields, split once. @type {Map<string, string[]>} */
+const paths = new Map();
 
 /** The value at a path, such as `cpu.user`. @param {any} data @param {string} path @returns {any} */
 export function valueAt(data, path) {
   if (path === "") return data;
+  let names = paths.get(path);
+  if (names === undefined) paths.set(path, (names = path.split(".")));
   let value = data;
-  for (const name of path.split(".")) {
+  for (const name of names) {
     if (typeof value !== "object" || value === null || !Object.hasOwn(value, name)) return undefined;
     value = value[name];
   }
@@ -54,7 +62,47 @@ export function folded(values, fold) {
     const sum = values.reduce((a, b) => a + b, 0);
     return fold === "sum" ? sum : sum / values.length;
   }
-  return fold === "max" ? Math.max(...values) : values[values.length - 1];
+  if (fold === "max") return values.reduce((a, b) => Math.max(a, b));
+  if (fold === "min") return values.reduce((a, b) => Math.min(a, b));
+  return values[values.length - 1];
+}
+
+/**
+ * Which of many points are enough to look like all of them: of each slot of time the first and the last, and the lowest
+ * and the highest of each column. No slot goes across a hole.
+ *
+ * @param {readonly number[]} times
+ * @param {readonly (readonly (number | null)[])[]} columns
+ * @param {readonly Hole[]} gaps
+ * @param {number} slots
+ * @returns {number[]} Indexes, in order.
+ */
+export function telling(times, columns, gaps, slots) {
+  const all = times.length;
+  if (all <= slots * 4) return times.map((_, index) => index);
+  const long = (times[all - 1] - times[0]) / slots || 1;
+  const starts = new Set(gaps.map((gap) => gap.index));
+  /** @type {number[]} */
+  const kept = [];
+  let first = 0;
+  for (let index = 1; index <= all; index++) {
+    const isSame = index < all && !starts.has(index) && Math.floor((times[index] - times[0]) / long) === Math.floor((times[first] - times[0]) / long);
+    if (isSame) continue;
+    const found = new Set([first, index - 1]);
+    for (const column of columns) {
+      let [low, high] = [-1, -1];
+      for (let each = first; each < index; each++) {
+        const value = column[each];
+        if (value === null) continue;
+        if (low < 0 || value < /** @type {number} */ (column[low])) low = each;
+        if (high < 0 || value > /** @type {number} */ (column[high])) high = each;
+      }
+      if (low >= 0) found.add(low).add(high);
+    }
+    kept.push(...[...found].sort((a, b) => a - b));
+    first = index;
+  }
+  return kept;
 }
 
 /**
@@ -72,7 +120,7 @@ export function holes(rows, before = (serial) => serial - 1) {
   const found = [];
   for (let i = 1; i < rows.length; i++) {
     const missing = Math.max(0, before(rows[i].serial) - rows[i - 1].serial);
-    if (missing > 0 || rows[i].at - rows[i - 1].at > longest) found.push({ from: rows[i - 1].at, to: rows[i].at, missing });
+    if (missing > 0 || rows[i].at - rows[i - 1].at > longest) found.push({ from: rows[i - 1].at, to: rows[i].at, missing, index: i });
   }
   return found;
 }
@@ -91,13 +139,14 @@ export function lines(rows, { field, options }) {
   const shown = rows.filter((row) => fields.some((each) => numberAt(row, each) !== null));
   const skips = shown.length === rows.length ? undefined : () => 0;
   const gaps = holes(shown, skips);
-  const starts = new Map(gaps.map((gap) => [gap.from, gap]));
+  const ends = new Map(gaps.map((gap) => [gap.index - 1, gap]));
+  const columns = fields.map((each) => shown.map((row) => numberAt(row, each)));
   /** @type {(number | null)[][]} */
   const data = [[], ...fields.map(() => [])];
-  for (const row of shown) {
-    data[0].push(row.at);
-    fields.forEach((each, index) => data[index + 1].push(numberAt(row, each)));
-    const gap = starts.get(row.at);
+  for (const index of telling(shown.map((row) => row.at), columns, gaps, SLOTS)) {
+    data[0].push(shown[index].at);
+    columns.forEach((column, line) => data[line + 1].push(column[index]));
+    const gap = ends.get(index);
     if (gap === undefined) continue;
     data[0].push((gap.from + gap.to) / 2);
     for (const column of data.slice(1)) column.push(null);
@@ -128,9 +177,10 @@ function byKey(rows, field) {
       values[index] = value;
       byTime.set(at, values);
     };
-    for (const row of group) put(row.at, numberAt(row, field));
     // Numbers of other keys stand between: a missing one cannot be told from them.
     const own = holes(group, () => 0);
+    const values = group.map((row) => numberAt(row, field));
+    for (const each of telling(group.map((row) => row.at), [values], own, SLOTS)) put(group[each].at, values[each]);
     for (const gap of own) put((gap.from + gap.to) / 2, null);
     if (labels.length === 1) gaps = own;
   });
@@ -171,14 +221,20 @@ export function sparkline(points, from, to, gaps) {
   const shown = points.filter(({ at }) => at >= from && at <= to);
   if (shown.length < 2) return "";
   const values = shown.map(({ value }) => value);
-  const [lowest, highest] = [Math.min(...values), Math.max(...values)];
+  const [lowest, highest] = [folded(values, "min") ?? 0, folded(values, "max") ?? 0];
   const span = highest - lowest || 1;
   const starts = new Set(gaps.map((gap) => gap.to));
-  return shown
-    .map(({ at, value }, index) => {
-      const x = ((at - from) / (to - from)) * 120;
-      const y = 28 - ((value - lowest) / span) * 26;
-      return `${index === 0 || starts.has(at) ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
-    })
-    .join("");
+  const breaks = shown.flatMap(({ at }, index) => (starts.has(at) && shown[index - 1]?.at !== at ? [{ from: at, to: at, missing: 0, index }] : []));
+  const begins = new Set(breaks.map(({ index }) => index));
+  let isBroken = true;
+  let [path, before] = ["", -1];
+  for (const index of telling(shown.map(({ at }) => at), [values], breaks, SPARK_SLOTS)) {
+    for (let each = before + 1; each <= index; each++) isBroken ||= begins.has(each);
+    before = index;
+    const x = ((shown[index].at - from) / (to - from)) * 120;
+    const y = 28 - ((values[index] - lowest) / span) * 26;
+    path += `${isBroken ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
+    isBroken = false;
+  }
+  return path;
 }

@@ -29,6 +29,23 @@ export function freshness({ newestAt, nowS, isLevel }) {
     : { kind: "behind", badge: `${long} behind`, toCome: `${long} to come` };
 }
 
+/**
+ * What stands under a widget of which not every message is shown. Empty: all are.
+ *
+ * @param {object} facts
+ * @param {number} facts.received
+ * @param {number} facts.merged Messages that gave way to newer ones of their key.
+ * @param {boolean} facts.isTally The widget counts messages itself, so that those that were merged are not counted.
+ * @param {number | null} facts.cutAt Unix seconds from which the page has messages, where the window begins before that.
+ */
+export function footOf({ received, merged, isTally, cutAt }) {
+  const sentences = [];
+  if (merged > 0 && isTally) sentences.push(`${count(received)} of ${count(received + merged)} messages came one by one; the others were merged into newer ones.`);
+  else if (merged > 0) sentences.push(`Showing the newest; ${count(merged)} merged, counts are exact.`);
+  if (cutAt !== null) sentences.push(`From ${clockWithSeconds(cutAt * 1000)} on; earlier ones are in the log.`);
+  return sentences.join(" ");
+}
+
 /** @param {number} pausedAtMs */
 export const pausedBadge = (pausedAtMs) => `Paused at ${clockWithSeconds(pausedAtMs)}`;
 

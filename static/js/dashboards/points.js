@@ -27,8 +27,10 @@ export class ChannelLog {
   merged = 0;
   /** Messages that nobody can have any more. */
   missing = 0;
-  /** Nothing older can be had. */
+  /** Nothing older can be had, or is kept. */
   isWhole = false;
+  /** Older ones are in the log, and too many for this page. */
+  isCut = false;
   #most;
 
   /** @param {number} most How many rows are kept, the newest. */
@@ -43,6 +45,7 @@ export class ChannelLog {
     this.low = serial + 1;
     this.high = serial;
     this.isWhole = serial === 0;
+    this.isCut = false;
   }
 
   /** A message of the channel, in order. @param {Frame} frame @returns {boolean} Whether it is new. */
@@ -93,7 +96,9 @@ export class ChannelLog {
       this.rows = [...added, ...this.rows];
       this.low = added[0].serial;
     }
-    this.isWhole = this.low <= 1 || !more || messages.length === 0 || this.rows.length >= this.#most;
+    const isEnd = this.low <= 1 || !more || messages.length === 0;
+    this.isCut = !isEnd && this.rows.length >= this.#most;
+    this.isWhole = isEnd || this.isCut;
     return added.length;
   }
 
@@ -108,6 +113,7 @@ export class ChannelLog {
     this.rows = this.rows.slice(-this.#most);
     this.low = this.rows[0].serial;
     this.isWhole = true;
+    this.isCut = true;
   }
 }
 

@@ -4,7 +4,7 @@ import { el, svg, thread } from "../dom.js";
 import { clockWithSeconds, count } from "../words.js";
 import { Chart } from "./chart.js";
 import * as figures from "./figures.js";
-import { between } from "./points.js";
+import { between, firstFrom } from "./points.js";
 
 /** @typedef {import("./points.js").Row} Row */
 /** @typedef {{ kind: string, title: string, channel: string, field: string, options: any, span: number }} Described */
@@ -18,7 +18,12 @@ import { between } from "./points.js";
  * @property {{ from: number, text: string } | null} toCome
  */
 
-/** @typedef {{ level: "" | "warn" | "alert", words: string }} Drawn What the widget says in a word: for alerts and names. */
+/**
+ * @typedef {object} Drawn What the widget shows.
+ * @property {"" | "warn" | "alert"} level
+ * @property {string} words In a word: for alerts and names.
+ * @property {(number | null | undefined)[][]} [data] Times, then the values of each line.
+ */
 /** @typedef {(view: View) => Drawn} Draw */
 
 const COLOURS = [1, 2, 3, 4, 5, 6].map((number) => `--series-${number}`);
@@ -86,9 +91,9 @@ const MAKERS = {
       const shown = own(widget, between(view.rows, view.from, view.to));
       const points = summed(widget, shown);
       const values = points.map((point) => point.value);
-      put(range, values.length === 0 ? "" : `${figures.written(Math.min(...values), widget.options.digits)} to ${figures.written(Math.max(...values), widget.options.digits)} here`);
+      put(range, values.length === 0 ? "" : `${figures.written(figures.folded(values, "min") ?? 0, widget.options.digits)} to ${figures.written(figures.folded(values, "max") ?? 0, widget.options.digits)} here`);
       path.setAttribute("d", figures.sparkline(points, view.from, view.to, figures.holes(shown)));
-      return drawnOf(widget, now);
+      return { ...drawnOf(widget, now), data: [points.map(({ at }) => at), values] };
     };
   },
 
@@ -130,7 +135,7 @@ const MAKERS = {
       const counted = options.fold !== "newest";
       /** @type {[string, number][]} */
       const bars = counted
-        ? figures.tally(options.round ? view.rows : view.rows.filter(({ at }) => at >= view.from), widget)
+        ? figures.tally(options.round ? view.rows : view.rows.slice(firstFrom(view.rows, view.from)), widget)
         : view.state.map((row) => [String(figures.valueAt(row.data, options.label ?? "") ?? row.key), figures.numberAt(row, field) ?? 0]);
       if (drawn !== JSON.stringify(bars)) {
         drawn = JSON.stringify(bars);
@@ -161,7 +166,7 @@ const MAKERS = {
         rows.replaceChildren(...cells.slice(0, ROWS_MOST).map(([key, ...rest]) => el("tr", {}, el("th", { scope: "row" }, key), ...rest.map((text) => el("td", {}, text)))));
       }
       const values = widget.field === "" ? [] : state.map((row) => figures.numberAt(row, widget.field)).filter((value) => value !== null);
-      return drawnOf(widget, figures.folded(values, "max"));
+      return drawnOf(widget, figures.folded(values, widget.options.below ? "min" : "max"));
     };
   },
 
@@ -287,8 +292,8 @@ function chart(widget, body, header, fill) {
       );
     }
     const last = data.slice(1).map((column) => column.findLast((value) => typeof value === "number") ?? null);
-    const worst = figures.folded(last.filter((value) => value !== null), options.below ? "newest" : "max");
-    const drawn = drawnOf(widget, worst);
+    const worst = figures.folded(last.filter((value) => value !== null), options.below ? "min" : "max");
+    const drawn = { ...drawnOf(widget, worst), data };
     // An image whose name changes at every frame cannot be listened to.
     if (Date.now() - named > 10_000 && shown.length > 0) {
       named = Date.now();
