@@ -2,8 +2,8 @@
 
 Variables (docs/reference/settings.md describes them): SECRET_KEY, REALTIME_JWT_SECRET, ALLOWED_HOSTS, DATABASE_URL,
 REDIS_URL, REALTIME_ORIGINS, TRUSTED_PROXIES, WORKERS, PORT, DEBUG, DEMO, HTTPS, BEHIND_PROXY, COLLECTED_STATIC,
-LOG_LEVEL, LOG_FORMAT, STATE_DIR, ENV_FILE, and REALTIME_… for numbers of the platform. Without any of them the site
-does not start in production form, and says what is missing.
+LOG_LEVEL, LOG_FORMAT, STATE_DIR, ENV_FILE, REALTIME_IDENTITY_PROVIDERS, and REALTIME_… for numbers of the platform.
+Without any of them the site does not start in production form, and says what is missing.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ REALTIME: dict[str, Any] = {
     "ORIGINS": env.list("REALTIME_ORIGINS", default=[]),
     "SIGNING_KEYS": {"default": {"alg": "HS256", "secret": _jwt_secret}} if _jwt_secret else {},
     "TRUSTED_PROXIES": env.list("TRUSTED_PROXIES", default=[]),
+    # The only one that has to be JSON: {"https://issuer": {"jwks": "https://…", "audience": "…"}}.
+    "IDENTITY_PROVIDERS": env.json("REALTIME_IDENTITY_PROVIDERS", default={}),
 }
 # Every limit and interval of the platform by its own name, as in REALTIME_CONNECTIONS_MAX=5000.
 for _name, _key in keys().items():

@@ -133,6 +133,18 @@ def check_signing_keys(**_: Any) -> list[checks.CheckMessage]:
     return [found for kid, key in settings.SIGNING_KEYS.items() for found in _faults_of_key(kid, key)]
 
 
+@checks.register(TAG)
+def check_identity_providers(**_: Any) -> list[checks.CheckMessage]:
+    """Every provider has what it takes to know its tokens from others."""
+    from realtime import providers  # needs the apps, which are not loaded when this module is
+
+    try:
+        providers.check()
+    except ImproperlyConfigured as error:
+        return [checks.Error(str(error), hint="See docs/how-to/trust-an-identity-provider.md.", id="realtime.E019")]
+    return []
+
+
 def _faults_of_key(kid: str, key: object) -> Iterator[checks.CheckMessage]:
     where = f"REALTIME['SIGNING_KEYS'][{kid!r}]"
     algorithm = key.get("alg") if isinstance(key, Mapping) else None

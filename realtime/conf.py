@@ -88,6 +88,7 @@ class Key(Generic[T]):
 # Defaults whose own type would be narrower than what a site may set.
 _NO_TEXT = cast("str | None", None)
 _NO_KEYS: Mapping[str, Mapping[str, str]] = {}
+_NO_PROVIDERS: Mapping[str, Mapping[str, object]] = {}
 _NO_ORIGINS: Sequence[str] = ()
 _NO_NETWORKS: Sequence[str] = ()
 
@@ -132,6 +133,33 @@ class Settings:
         "key id → {alg, secret | public_key, private_key}",
         "The algorithm belongs to the key, never to the token. The first key that can sign issues tokens.",
     )
+    IDENTITY_PROVIDERS = Key(
+        _NO_PROVIDERS,
+        "issuer → {jwks, audience, algorithms, prefix, capability}",
+        "Whose tokens are taken beside our own, by their claim `iss`. Here and not in the admin: what a server fetches "
+        "is for those to say who run it.",
+    )
+    JWKS_MAX_AGE_S = Key(
+        600,
+        "seconds",
+        "How often a provider's keys are fetched again: a key that it took back is good for so long. Providers publish "
+        "a new key hours before they use it.",
+        least=1,
+    )
+    JWKS_REFETCH_S = Key(
+        10,
+        "seconds",
+        "From one fetch to the next for a key that is not known, and after a failure: whoever sends tokens with "
+        "invented key ids makes us ask a provider six times a minute, and no more.",
+        least=1,
+    )
+    JWKS_TIMEOUT_S = Key(
+        5,
+        "seconds",
+        "One fetch in all, and who waits for it: half the time that a client has to prove itself.",
+        least=1,
+    )
+    JWKS_MAX_BYTES = Key(262_144, "bytes", "One answer: a hundred keys with their certificates.", least=1024)
     ORIGINS = Key(
         _NO_ORIGINS, "list of origins", "Other sites whose pages may connect; this site itself is always allowed."
     )

@@ -8,6 +8,7 @@ hook) comes back as a callback. Frames stay in the client's order to the very en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -35,6 +36,7 @@ from realtime.protocol.errors import CLOSES, ProtocolError
 from realtime.protocol.messages import NewMessage, signal_frame
 from realtime.protocol.names import ChannelName, ClientId, namespace_of
 from realtime.protocol.session import Effect, Session, SessionSettings, State
+from realtime.providers import KeyAwaited, Provider
 from realtime.tokens import Identity, SessionEnd
 from realtime.worker import Worker
 
@@ -343,15 +345,44 @@ class Connection:
 
     # ------------------------------------------------------------------ identity
 
-    def _verify(self, token: str, ref: str | int | None) -> None:
+    def _verify(self, token: str, ref: str | int | None, *, waited: bool = False) -> None:
+        if self.session.state is State.CLOSED:
+            return
         try:
             if tokens.is_api_key(token):
                 raise ProtocolError("unauthorized", "API keys are for HTTP only.", remedy="Get a token for the client.")
             identity = tokens.verify_token(token, time.time())
+        except KeyAwaited as awaited:
+            if waited:
+                self._perform(self.session.undecided(awaited, ref, time.monotonic(), _time_ms()))
+            else:
+                self._verify_when_read(awaited.provider, token, ref)
         except ProtocolError as error:
-            self._perform(self.session.refused(error, ref))
+            if error.code == "unavailable":
+                self._perform(self.session.undecided(error, ref, time.monotonic(), _time_ms()))
+            else:
+                self._perform(self.session.refused(error, ref))
         else:
             self._identify(identity, ref)
+
+    def _verify_when_read(self, provider: Provider, token: str, ref: str | int | None) -> None:
+        """Again when the provider's keys were fetched, or would have been; others are served meanwhile."""
+        loop = self.worker.loop
+        tried = False
+
+        def again() -> None:
+            nonlocal tried
+            if not tried:
+                tried = True
+                late.cancel()
+                self._verify(token, ref, waited=True)
+
+        def read() -> None:
+            with contextlib.suppress(RuntimeError):  # a loop that was closed
+                loop.call_soon_threadsafe(again)
+
+        late = loop.call_later(settings.JWKS_TIMEOUT_S, again)
+        provider.when_read(read)
 
     def _identify(self, identity: Identity, ref: str | int | None) -> None:
         shut_out = tokens.refusal_of(identity, time.time())

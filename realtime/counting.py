@@ -130,6 +130,9 @@ class Counts:
         """Refusals of the HTTP interface by code."""
 
 
+jwks_fetches: Final = SharedCounts()
+"""Attempts to fetch the keys of identity providers, by how they ended: "read" or "failed"."""
+
 database_errors: Final = SharedCounts()
 """Failures of this process at the database, by what failed: "writer", "reader", "outbox", "cursors", "retention"."""
 

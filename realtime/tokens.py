@@ -8,6 +8,9 @@ secret. The rules are those of docs/reference/protocol.md#token; docs/explanatio
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -46,7 +49,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError
 
-from realtime import elsewhere, limits, revocations, signing
+from realtime import elsewhere, limits, providers, revocations, signing
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
 from realtime.elsewhere import after_commit
@@ -79,6 +82,8 @@ __all__ = [
     "still_valid",
     "verify_api_key",
     "verify_token",
+    "verify_token_in_thread",
+    "verify_token_soon",
 ]
 
 logger = logging.getLogger("realtime.tokens")
@@ -128,7 +133,7 @@ class Identity:
     """Of the API key, for `kind` "key"; of a token, the API key with which it was issued."""
     session: SessionMark | None = None
     kid: str | None = None
-    """Of the key that signed the token."""
+    """Of the key that signed the token; of an identity provider's key, its name (`realtime.providers`)."""
 
 
 ANONYMOUS: Final = Identity(ClientId("~anonymous"), None, "anonymous")
@@ -254,7 +259,11 @@ def _prepare(where: str, algorithm: str, raw: object) -> Any:
 
 
 def verify_token(text: str, now_s: float) -> Identity:
-    """Verify a JWT: size, then key, signature and claims. Raises `unauthorized`. Safe on the event loop (40–130 µs)."""
+    """Verify a JWT: size, then key, signature and claims. Raises `unauthorized`. Safe on the event loop (40–130 µs).
+
+    Also `unavailable`, for the token of an identity provider whose keys are not here: as `KeyAwaited` where it may be
+    asked again as soon as they have been fetched (`verify_token_in_thread`, `verify_token_soon`).
+    """
     if len(text) > settings.TOKEN_MAX_BYTES:
         raise _unauthorized(
             f"The token is longer than {settings.TOKEN_MAX_BYTES} bytes.", "Use patterns to shorten its capability."
@@ -268,14 +277,54 @@ def verify_token(text: str, now_s: float) -> Identity:
         return identity
     if not text.isascii() or text.count(".") != 2:
         raise _unauthorized("This is no token: a JWT has three parts of base64url.")
-    key = _key_for(text, keys)
+    provider = _provider_of(text)
+    key = _key_for(text, keys) if provider is None else _key_of(provider, text)
     claims = _claims(text, key)
-    identity, not_before_s = _identity(claims, now_s, key.kid)
+    identity, not_before_s = _identity(claims, now_s, key.kid, provider)
     if len(_verified) >= VERIFIED_MOST:
         _verified.clear()
     _verified[text] = (identity, not_before_s)
     _check_revoked(identity, now_s)
     return identity
+
+
+# REST has few threads; no more of them than this wait for a provider at a time.
+_may_wait = threading.BoundedSemaphore(4)
+
+
+def verify_token_in_thread(text: str, now_s: float) -> Identity:
+    """`verify_token` that waits for a provider's keys, `JWKS_TIMEOUT_S` at most. Not for the event loop."""
+    try:
+        return verify_token(text, now_s)
+    except providers.KeyAwaited as awaited:
+        if not _may_wait.acquire(blocking=False):
+            raise
+        try:
+            ended = threading.Event()
+            awaited.provider.when_read(ended.set)
+            ended.wait(settings.JWKS_TIMEOUT_S)
+        finally:
+            _may_wait.release()
+    return verify_token(text, now_s)
+
+
+async def verify_token_soon(text: str, now_s: float) -> Identity:
+    """`verify_token` that awaits a provider's keys, `JWKS_TIMEOUT_S` at most, while others are served."""
+    try:
+        return verify_token(text, now_s)
+    except providers.KeyAwaited as awaited:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # nobody waits on a loop that was closed
+                loop.call_soon_threadsafe(ended.set)
+
+        awaited.provider.when_read(tell)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.JWKS_TIMEOUT_S):
+                await ended.wait()
+    return verify_token(text, now_s)
 
 
 def refusal_of(identity: Identity, now_s: float) -> ProtocolError | None:
@@ -307,12 +356,42 @@ def _check_lifetime(identity: Identity, now_s: float) -> None:
 def _check_revoked(identity: Identity, now_s: float) -> None:
     if identity.kind == "token":
         _check_lifetime(identity, now_s)
-    if identity.kid is not None and identity.kid not in _signing_keys():
+    if identity.kid is None:
+        pass
+    elif providers.is_foreign(identity.kid):
+        if not providers.knows(identity.kid):
+            raise _unauthorized("The token's issuer took back the key that signed it.", "Fetch a new token.")
+    elif identity.kid not in _signing_keys():
         raise _unauthorized(f"The key {identity.kid}, which signed the token, was retired.", "Fetch a new token.")
     if identity.kind == "token" and revocations.is_revoked(
         identity.jti, identity.client, identity.key_id, identity.issued_at_s, now_s
     ):
         raise _unauthorized("The token was revoked.", "Fetch a new token.")
+
+
+def _provider_of(text: str) -> providers.Provider | None:
+    """The identity provider that the token says it is from. Nothing is believed yet: this only picks whose keys, whose
+    audience and whose rules it has to meet."""
+    if not providers.all_providers():
+        return None
+    part = text.split(".", 2)[1]
+    try:
+        claims = codec.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, ProtocolError):
+        return None
+    return providers.named(claims.get("iss")) if isinstance(claims, dict) else None
+
+
+def _key_of(provider: providers.Provider, text: str) -> _SigningKey:
+    """The provider's key that the token's `kid` names."""
+    try:
+        kid = _jws.get_unverified_header(text).get("kid")
+    except (PyJWTError, ValueError, RecursionError):
+        raise _unauthorized("This is no token: its header cannot be read.") from None
+    key = provider.key(kid)
+    if key is None:
+        raise _unauthorized("The token's issuer has no key by its kid.", "Fetch a new token.")
+    return _SigningKey(key.name, key.algorithm, key.public, None)
 
 
 def _key_for(text: str, keys: Mapping[str, _SigningKey]) -> _SigningKey:
@@ -357,23 +436,28 @@ def _claims(text: str, key: _SigningKey) -> dict[str, object]:
     return claims
 
 
-def _identity(claims: dict[str, object], now_s: float, kid: str) -> tuple[Identity, float]:
+def _identity(
+    claims: dict[str, object], now_s: float, kid: str, provider: providers.Provider | None
+) -> tuple[Identity, float]:
     """Check all claims; returns the identity and the time before which it does not hold."""
     expires_at_s = _time_claim(claims, "exp")
     if expires_at_s is None:
         raise _unauthorized("The token has no exp claim.", "Issue tokens that expire.")
     issued_at_s, not_before_s = _time_claim(claims, "iat"), _time_claim(claims, "nbf")
-    _check_audience(claims)
-    if settings.TOKEN_ISSUER is not None and claims.get("iss") != settings.TOKEN_ISSUER:
+    _check_audience(claims, settings.TOKEN_AUDIENCE if provider is None else provider.audience)
+    issuer = settings.TOKEN_ISSUER if provider is None else provider.issuer
+    if issuer is not None and claims.get("iss") != issuer:
         raise _unauthorized("The token's iss claim is not the issuer that this server expects.")
     jti = claims.get("jti")
     if jti is not None and not (isinstance(jti, str) and 0 < len(jti) <= 256):
         raise _unauthorized("The token's jti claim must be a string of 1–256 characters.")
     client = claims.get("sub")
+    if provider is not None and isinstance(client, str):
+        client = provider.prefix + client
     if not isinstance(client, str) or not is_client_id(client):
         raise _unauthorized("The token's sub claim must be the client id: 1–128 visible ASCII characters.")
-    capability: Capability | None = None
-    if "cap" in claims:
+    capability = None if provider is None else provider.capability
+    if "cap" in claims and (provider is None or provider.trusts_cap):
         try:
             capability = Capability.parse(claims["cap"])
         except ValueError:
@@ -385,7 +469,8 @@ def _identity(claims: dict[str, object], now_s: float, kid: str) -> tuple[Identi
             f"The token says it was issued {issued_at_s - now_s:.0f} s from now.", "Set the issuer's clock."
         )
     _check_times(expires_at_s, not_before_s, now_s)
-    issued_with = claims.get(KEY_CLAIM)
+    # Who is not us has no say in which of our API keys a token comes from.
+    issued_with = claims.get(KEY_CLAIM) if provider is None else None
     key_id = issued_with if isinstance(issued_with, str) and len(issued_with) <= 32 else None
     identity = Identity(ClientId(client), capability, "token", expires_at_s, jti, issued_at_s, key_id, kid=kid)
     return identity, max(issued_at_s or 0.0, not_before_s or 0.0)
@@ -407,9 +492,8 @@ def _check_times(expires_at_s: float | None, not_before_s: float | None, now_s: 
         raise _unauthorized(f"The token is not valid before {not_before_s - now_s:.0f} s from now.")
 
 
-def _check_audience(claims: dict[str, object]) -> None:
-    """`aud` must be what is configured; where nothing is, the token was made for somebody else and is refused."""
-    expected = settings.TOKEN_AUDIENCE
+def _check_audience(claims: dict[str, object], expected: str | None) -> None:
+    """`aud` must be what is expected; where nothing is, the token was made for somebody else and is refused."""
     given = claims.get("aud")
     if expected is None:
         if given is not None:
@@ -885,6 +969,7 @@ def reset_caches() -> None:
         cache.clear()
     revocations.reset()
     signing.reset()
+    providers.reset()
     limits.reset()
 
 

@@ -29,6 +29,7 @@ from realtime import (
     limits,
     namespaces,
     presence,
+    providers,
     revocations,
     signals,
     signing,
@@ -235,8 +236,11 @@ class Worker:
             revocations.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
             signing.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
             signing.on_stale(lambda: self._soon(self._ask, signing.refresh, _nothing)),
+            providers.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
             limits.on_change(lambda: self._soon(self._mind_limits)),
             limits.on_stale(lambda: self._soon(self._ask, limits.refresh, _nothing)),
+            closings.on_change(lambda names: self._soon(self._mind_closings, names)),
+            closings.on_stale(lambda: self._soon(self._ask, closings.refresh, _nothing)),
             control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
@@ -485,6 +489,9 @@ class Worker:
             self.hub.sweep(self.backplane.suspects)
 
     def _load_namespaces(self) -> None:
+        # Nobody waits for them here: a provider that is away must not keep a worker from serving the others.
+        providers.refresh()
+
         def loaded(rules: object) -> None:
             if rules is None:
                 self.loop.call_later(LOAD_RETRY_S, self._load_namespaces)
@@ -560,6 +567,7 @@ class Worker:
             self._each(lambda each: each.disconnect(str(data["client"]), str(data.get("reason") or "")))
 
     def _refresh_caches(self) -> None:
+        providers.refresh()
         self._read_namespaces()
         self._ask(_refresh_api_keys, lambda _: None)
         self._ask(revocations.refresh, lambda _: None)

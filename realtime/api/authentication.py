@@ -22,7 +22,7 @@ from realtime.tokens import (
     is_api_key,
     refusal_of,
     verify_api_key,
-    verify_token,
+    verify_token_in_thread,
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -65,7 +65,7 @@ def identity_from_header(header: str, now_s: float, *, key_fresh_s: float = API_
         )
     if is_api_key(credential):
         return verify_api_key(credential, now_s, key_fresh_s)
-    return verify_token(credential, now_s)
+    return verify_token_in_thread(credential, now_s)
 
 
 def _identity_from_cookie(request: HttpRequest, session_key: str) -> Identity | None:

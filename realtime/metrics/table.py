@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 from django.db import connections
 
-from realtime import __version__, counting, load, signals
+from realtime import __version__, counting, load, providers, signals
 from realtime.conf import settings
 from realtime.counting import MESSAGES, SECONDS, Histogram
 from realtime.delivery.admission import REASONS
@@ -506,6 +506,22 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Failures at the database, by the part of the platform that met them.",
         "The log says which. `writer`: nothing is stored meanwhile; `reader`: nobody can attach or catch up.",
         _by(lambda worker: counting.database_errors.copy(), "writer", "reader", "outbox", "cursors", "retention"),
+    ),
+    Metric(
+        "seriatim_jwks_fetches_total",
+        "counter",
+        ("result",),
+        "Attempts to fetch the keys of identity providers.",
+        "`failed` grows: a provider is away, or answers nonsense; the log says which. Its keys go on, new ones wait.",
+        _by(lambda worker: counting.jwks_fetches.copy(), "read", "failed"),
+    ),
+    Metric(
+        "seriatim_jwks_age_seconds",
+        "gauge",
+        (),
+        "Age of the keys of the identity provider that answered longest ago; none without providers.",
+        "Above twice `JWKS_MAX_AGE_S`: as above. A key that the provider took back since then is still good here.",
+        _one(lambda worker: providers.oldest_s()),
     ),
     Metric(
         "seriatim_log_read_seconds",

@@ -319,6 +319,16 @@ class Session:
         self._move("refused")
         return [Send(error.frame(ref)), Close(4401, error.message)]
 
+    def undecided(self, error: ProtocolError, ref: str | int | None, now: float, time_ms: int) -> list[Effect]:
+        """Nobody can say now whether the credentials are good. Who has good ones already keeps them."""
+        if self.state is State.CLOSED:
+            return []
+        if self.state is State.READY:
+            self._verifying = False
+            return [Send(error.frame(ref)), *self._continue(now, time_ms)]
+        self._move("closed")
+        return [Send(error.frame(ref)), Close(1013, f"retry_after_ms={error.retry_after_ms or 0}")]
+
     def attached(self, op: int, frame: dict[str, object], now: float, time_ms: int) -> list[Effect]:
         """The channel is attached; `frame` is the `attached` frame without `ref`. Messages may follow the effects."""
         running = self._end(op)

@@ -239,7 +239,7 @@ async def _from_header(header: str, running: Worker) -> Identity:
     now_s = time.time()
     if tokens.is_api_key(credential):
         return await ask(running, lambda: tokens.verify_api_key(credential, now_s))
-    return tokens.verify_token(credential, now_s)
+    return await tokens.verify_token_soon(credential, now_s)
 
 
 async def _from_cookie(request: Request, cookie: str, running: Worker, changes: bool) -> Identity:
