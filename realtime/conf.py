@@ -355,6 +355,12 @@ class Settings:
         "Frames from this size on go out compressed to clients that offer permessage-deflate; below it little is saved "
         "for the CPU of both sides. 0 is off: the extension is declined.",
     )
+    DELTA_MAX_BYTES = Key(
+        16_384,
+        "bytes",
+        "Data up to this size go out as differences to those who asked for deltas; larger ones whole. Making one holds "
+        "up the loop for a tenth of a millisecond at 3 KB and two or three at this size, once per message.",
+    )
     LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
 
     # -- admission: who may connect ----------------------------------------------------------------------------------
@@ -383,12 +389,6 @@ class Settings:
     )
     CONNECTIONS_PER_S = Key(
         500,
-    DELTA_MAX_BYTES = Key(
-        16_384,
-        "bytes",
-        "Data up to this size go out as differences to those who asked for deltas; larger ones whole. Making one holds "
-        "up the loop for a tenth of a millisecond at 3 KB and two or three at this size, once per message.",
-    )
         "new connections per second and worker",
         "Each costs up to a millisecond of CPU with token and attach: half of a core is left to those who are here. "
         "0 is no limit.",

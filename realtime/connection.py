@@ -924,6 +924,8 @@ class Connection:
             return
         asked = effect.frame.window
         window = min(rules.window_default if asked is None else asked, rules.window_max)
+        # Each poll is an attach, and what is sent first on one is whole, which is longer than plain data.
+        deltas = rules.delta and effect.frame.delta == "fossil" and self.transport != "poll"
         attaching = Attaching(
             effect.channel,
             position,
@@ -932,6 +934,7 @@ class Connection:
             rules.ack_ms,
             rules.key_limit,
             self.identity.client,
+            deltas,
         )
         self._joining[effect.op] = self.worker.hub.attach(
             attaching,
@@ -955,8 +958,6 @@ class Connection:
         self.session.admit(channel)
 
     def _joined(
-        # Each poll is an attach, and what is sent first on one is whole, which is longer than plain data.
-        deltas = rules.delta and effect.frame.delta == "fossil" and self.transport != "poll"
         self, effect: session.Attach, rules: Rules, rights: int, subscriber: Subscriber, answer: Answer
     ) -> None:
         del self._joining[effect.op]
@@ -965,7 +966,6 @@ class Connection:
         if isinstance(answer, ProtocolError):
             error = answer
         elif answer is None:
-            deltas,
             error = ProtocolError("unavailable", "The log cannot be read now.", retry_after_ms=AWAY_RETRY_MS)
         elif rules.create != "publish" and not answer.exists:
             error = ProtocolError("not_found", channel=channel)

@@ -81,10 +81,10 @@ DRAIN_LOOK_S = 0.05
 BACKLOG_EVERY_S = 10.0
 """How often it is counted what waits in the outbox: relaying tells only of what moves."""
 
-LAST_SHARE = 0.3
 REAUTHORIZED_BY_NAME_MOST = 100
 """Channels closed in one moment about which connections are asked one by one; beyond it about all they follow."""
 
+LAST_SHARE = 0.3
 """Share of the drain time that is kept for the end: what cannot be committed is refused in the first half of it, and
 who was refused hears that and goes in the second."""
 
@@ -173,8 +173,8 @@ class Worker:
                 window_bytes=settings.WINDOW_BYTES,
                 block_messages=settings.BLOCK_MESSAGES,
                 cache_bytes=settings.BLOCK_CACHE_BYTES,
-            ),
                 delta_bytes=settings.DELTA_MAX_BYTES,
+            ),
             self._overflow,
         )
         # Followed before anything is read into memory, so that no change falls in between.
@@ -244,8 +244,6 @@ class Worker:
             control.on("disconnect", self._disconnect_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
-            closings.on_change(lambda names: self._soon(self._mind_closings, names)),
-            closings.on_stale(lambda: self._soon(self._ask, closings.refresh, _nothing)),
             self.control.stop,
         ]
 
@@ -508,13 +506,13 @@ class Worker:
             revocations.refresh(now=True)
             signing.refresh()
             limits.refresh()
+            closings.refresh()
             return namespaces.load()
 
         self.reader.run(load, loaded)
 
     def _watch_incarnation(self) -> None:
         """Looks whether the database is still the one that it was, also while nobody publishes."""
-            closings.refresh()
 
         def found(number: int | None) -> None:
             if number is None or number == self._incarnation:
@@ -552,17 +550,17 @@ class Worker:
         self.load.limit_addresses(limits.connections_per_address())
         self._each(lambda each: each.recheck_access())
 
+    def _mind_closings(self, names: frozenset[str]) -> None:
+        """Channels were closed or opened: who is attached is asked again whether he may."""
+        for name in names if len(names) <= REAUTHORIZED_BY_NAME_MOST else (None,):
+            authorization.reauthorize_here(None if name is None else ChannelName(name), None)
+
     def disconnect(self, client: str, reason: str) -> None:
         """Ends the client's connections to this worker. Any thread."""
         self._soon(self._each, lambda each: each.disconnect(client, reason))
 
     def _disconnect_heard(self, data: Mapping[str, object] | None) -> None:
         # None: what was missed was meant for connections of then, and nobody knows whose.
-    def _mind_closings(self, names: frozenset[str]) -> None:
-        """Channels were closed or opened: who is attached is asked again whether he may."""
-        for name in names if len(names) <= REAUTHORIZED_BY_NAME_MOST else (None,):
-            authorization.reauthorize_here(None if name is None else ChannelName(name), None)
-
         if data is not None and isinstance(data.get("client"), str):
             self._each(lambda each: each.disconnect(str(data["client"]), str(data.get("reason") or "")))
 
@@ -573,6 +571,7 @@ class Worker:
         self._ask(revocations.refresh, lambda _: None)
         self._ask(signing.refresh, _nothing)
         self._ask(limits.refresh, _nothing)
+        self._ask(closings.refresh, _nothing)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """A regular read; left out while the one before waits, or a database that is away would gather them."""
@@ -580,7 +579,6 @@ class Worker:
             return
 
         def answered(result: T | None) -> None:
-        self._ask(closings.refresh, _nothing)
             self._asked.discard(read)
             done(result)
 
