@@ -48,6 +48,11 @@ class StallingProxy:
         self._forgotten += self._gates
         self._gates.clear()
 
+    def cut(self) -> None:
+        """Connections that are there end at once, new ones work."""
+        for each in list(self._sockets):
+            self._end(each)
+
     @property
     def connections(self) -> int:
         """Open ones, the forgotten among them."""

@@ -146,6 +146,12 @@ test("lines by key: a value of another key is no gap", () => {
   assert.deepEqual(data, [[1, 2, 3, 4], [1, undefined, 3, undefined], [undefined, 2, undefined, 4]]);
 });
 
+test("lines by key: of what was published in one moment every value is there", () => {
+  const rows = [1, 2, 3, 4].map((serial) => ({ serial, at: 1, key: serial % 2 ? "w1" : "w2", event: "m", data: { v: serial } }));
+  const { data } = figures.lines(rows, { field: "v", options: { by_key: true } });
+  assert.deepEqual(data, [[1, 1], [1, 3], [2, 4]]);
+});
+
 test("values stand at paths; what is not there is nothing, also not of the prototype", () => {
   assert.equal(figures.valueAt({ cpu: { user: 3 } }, "cpu.user"), 3);
   for (const path of ["cpu.x", "x.y", "constructor", "cpu.user.toFixed"]) assert.equal(figures.valueAt({ cpu: { user: 3 } }, path), undefined);

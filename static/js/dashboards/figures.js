@@ -165,7 +165,7 @@ function byKey(rows, field) {
     else groups.set(row.key, [row]);
   }
   const labels = [...groups.keys()].sort().slice(0, SERIES_MOST);
-  /** @type {Map<number, (number | null | undefined)[]>} */
+  /** Messages that were published together have one time: then there are several points at it. @type {Map<number, (number | null | undefined)[][]>} */
   const byTime = new Map();
   /** @type {Hole[]} */
   let gaps = [];
@@ -173,9 +173,11 @@ function byKey(rows, field) {
     const group = groups.get(label) ?? [];
     /** @param {number} at @param {number | null} value */
     const put = (at, value) => {
-      const values = byTime.get(at) ?? labels.map(() => undefined);
-      values[index] = value;
-      byTime.set(at, values);
+      const points = byTime.get(at) ?? [];
+      byTime.set(at, points);
+      let point = points.find((each) => each[index] === undefined);
+      if (point === undefined) points.push((point = labels.map(() => undefined)));
+      point[index] = value;
     };
     // Numbers of other keys stand between: a missing one cannot be told from them.
     const own = holes(group, () => 0);
@@ -184,8 +186,8 @@ function byKey(rows, field) {
     for (const gap of own) put((gap.from + gap.to) / 2, null);
     if (labels.length === 1) gaps = own;
   });
-  const times = [...byTime.keys()].sort((a, b) => a - b);
-  const data = [times, ...labels.map((_, index) => times.map((at) => byTime.get(at)?.[index]))];
+  const points = [...byTime].sort(([a], [b]) => a - b).flatMap(([at, each]) => each.map((values) => ({ at, values })));
+  const data = [points.map(({ at }) => at), ...labels.map((_, index) => points.map(({ values }) => values[index]))];
   return { labels, data, holes: gaps };
 }
 
