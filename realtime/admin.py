@@ -449,8 +449,8 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         silent = f" {', '.join(found.missing)} did not answer." if found.missing else ""
         return (
             f"Delivered {found.delivered} = {found.positions} by positions{left_out}: {verdict}."
-            f" Attached {found.attached}, ended {found.ended}; {found.waiting} wait, {found.unacked} are unacknowledged."
-            f"{silent}"
+            f" Attached {found.attached}, ended {found.ended}; {found.waiting} messages wait,"
+            f" {found.unacked} are unacknowledged.{silent}"
         )
 
     @admin.display(description="Namespace", ordering="namespace_id")
@@ -640,7 +640,9 @@ class LimitAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no 
         "attachments",
         "publish_rate",
         "publish_bytes",
+        "channel_rate",
         "message_bytes",
+        "members",
         "token_lifetime_s",
     )
     list_filter = ("scope",)
@@ -652,7 +654,13 @@ class LimitAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no 
         (
             "Connections",
             {
-                "fields": ("connections", "connections_per_address", "attachments", "token_lifetime_s"),
+                "fields": (
+                    "connections",
+                    "connections_per_address",
+                    "connections_per_worker",
+                    "attachments",
+                    "token_lifetime_s",
+                ),
                 "description": "Counted on each worker. Who is connected already stays.",
             },
         ),
@@ -660,7 +668,14 @@ class LimitAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships no 
             "Publishing",
             {
                 "fields": ("publish_rate", "publish_bytes", "message_bytes"),
-                "description": "Refused with the time after which there is room.",
+                "description": "By each client. Refused with the time after which there is room.",
+            },
+        ),
+        (
+            "Channels",
+            {
+                "fields": ("channel_rate", "channel_bytes", "members"),
+                "description": "Of one channel, all clients together. For everybody, a namespace or a channel.",
             },
         ),
     )

@@ -143,6 +143,8 @@ class Connection:
         """Whom receivers of `connected` were told of."""
         self._key_id: str | None = None
         """Of the API key whose connections count this one."""
+        self._told_until: dict[ChannelName, float] | None = None
+        """Channels in which a publish was over a rate, and until when the client was told to wait."""
         self._over_since = 0.0
         self._over_refused = 0
         self._over_served = 0
@@ -420,12 +422,19 @@ class Connection:
         key_id, of_key = identity.key_id, most.connections_of_key
         return key_id is not None and of_key is not None and self.worker.by_key[key_id] >= of_key
 
-    def _mind_rate(self, error: ProtocolError) -> None:
-        """A publish was over the rate. Who listens is refused about as often as served, even beside other connections
-        of the same client; who is refused ten times as often for `OVER_RATE_S` does not, and is closed with 4429."""
+    def _mind_rate(self, channel: ChannelName, error: ProtocolError) -> None:
+        """A publish was over a rate. Who waits as long as he is told listens, and may be refused again and again where
+        others share the rate. Who is refused ten times as often as served for `OVER_RATE_S` before it was time to ask
+        does not, and is closed with 4429."""
         if error.code != "rate_limited":
             return
         now = time.monotonic()
+        if self._told_until is None or len(self._told_until) >= REMEMBERED_MOST:
+            self._told_until = {}
+        early = now < self._told_until.get(channel, now)
+        self._told_until[channel] = now + (error.retry_after_ms or 0) / 1000
+        if not early:
+            return
         if not self._over_refused:
             self._over_since, self._over_served = now, 0
         self._over_refused += 1
@@ -629,7 +638,7 @@ class Connection:
         self._asking = False
         self._note_failed(effect.op)
         self._failed(effect.op, error, effect.channel)
-        self._mind_rate(error)
+        self._mind_rate(effect.channel, error)
         self._publish_next()
 
     def published(self, appends: list[Append]) -> None:

@@ -1,8 +1,9 @@
-"""Limits that operators change while all run: for everybody, a namespace, an API key or a client; the strictest wins.
+"""Limits that operators change while all run: for everybody, a namespace, a channel, an API key or a client; the
+strictest wins.
 
 They stand beside the settings and the rules of namespaces and can only be stricter. All rows are in memory of every
 worker, which reads them again when it hears of a change, and every second. Who enforces what: publishing (rates and
-sizes), connections (connections, attachments), tokens (lifetimes). docs/how-to/limit-clients.md.
+sizes), connections (connections, attachments), presence (members), tokens (lifetimes). docs/reference/limits.md.
 """
 
 from __future__ import annotations
@@ -23,8 +24,22 @@ from realtime.conf import settings
 from realtime.elsewhere import after_commit
 from realtime.models import Limit
 from realtime.namespaces import read_again_if_broken
+from realtime.protocol.names import ChannelName, namespace_of
 
-__all__ = ["Limits", "Rate", "load", "of", "on_change", "on_stale", "refresh", "stale"]
+__all__ = [
+    "ChannelLimits",
+    "Limits",
+    "Rate",
+    "connections_per_address",
+    "connections_per_worker",
+    "load",
+    "of",
+    "of_channel",
+    "on_change",
+    "on_stale",
+    "refresh",
+    "stale",
+]
 
 logger = logging.getLogger("realtime.limits")
 
@@ -66,23 +81,39 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelLimits:
+    """What holds for one channel, whoever uses it. None: no limit from here."""
+
+    messages_per_s: int | None = None
+    bytes_per_s: int | None = None
+    message_bytes: int | None = None
+    members: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     scope: str
     name: str
     connections: int | None
     connections_per_address: int | None
+    connections_per_worker: int | None
     attachments: int | None
     publish_rate: int | None
     publish_bytes: int | None
+    channel_rate: int | None
+    channel_bytes: int | None
     message_bytes: int | None
+    members: int | None
     token_lifetime_s: int | None
 
 
 _COLUMNS: Final = tuple(_Row.__slots__)
 _NONE: Final = Limits()
+_NO_CHANNEL_LIMITS: Final = ChannelLimits()
 
 _rows: dict[tuple[str, str], _Row] = {}
 _answers: dict[tuple[str, str | None, str | None], Limits] = {}
+_channel_answers: dict[ChannelName, ChannelLimits] = {}
 _read_at = -math.inf
 _refreshed_at = -math.inf
 _loading = threading.Lock()
@@ -105,11 +136,39 @@ def of(client: str, key_id: str | None = None, namespace: str | None = None) -> 
     return found
 
 
+def of_channel(channel: ChannelName) -> ChannelLimits:
+    """What holds for a channel, by the rows for everybody, its namespace and itself. Safe on an event loop."""
+    _freshen()
+    if not _rows:
+        return _NO_CHANNEL_LIMITS
+    found = _channel_answers.get(channel)
+    if found is None:
+        places = (("global", ""), ("namespace", namespace_of(channel)), ("channel", channel))
+        rows = [row for place in places if (row := _rows.get(place)) is not None]
+        found = ChannelLimits(
+            messages_per_s=_strictest(row.channel_rate for row in rows),
+            bytes_per_s=_strictest(row.channel_bytes for row in rows),
+            message_bytes=_strictest(row.message_bytes for row in rows),
+            members=_strictest(row.members for row in rows),
+        )
+        if len(_channel_answers) >= REMEMBERED_MOST:
+            _channel_answers.clear()
+        _channel_answers[channel] = found
+    return found
+
+
 def connections_per_address() -> int | None:
     """How many connections one address may have to a worker, by the row for everybody."""
     _freshen()
     row = _rows.get(("global", ""))
     return None if row is None else row.connections_per_address
+
+
+def connections_per_worker() -> int | None:
+    """How many connections a worker may have, by the row for everybody."""
+    _freshen()
+    row = _rows.get(("global", ""))
+    return None if row is None else row.connections_per_worker
 
 
 def _found(client: str, key_id: str | None, namespace: str | None) -> Limits:
@@ -148,13 +207,13 @@ def _freshen() -> None:
 
 def load() -> None:
     """Reads all rows. For threads; a worker calls it before it serves."""
-    global _rows, _answers, _read_at
+    global _rows, _answers, _channel_answers, _read_at
     read_at = time.monotonic()
     rows = read_again_if_broken(lambda: list(Limit.objects.using(settings.DATABASE).values(*_COLUMNS)))
     _read_at = read_at
     found = {(row["scope"], row["name"]): _Row(**row) for row in rows}
     if found != _rows:
-        _rows, _answers = found, {}
+        _rows, _answers, _channel_answers = found, {}, {}
         for listener in list(_listeners):
             listener()
 
@@ -196,8 +255,8 @@ def stale() -> None:
 
 def reset() -> None:
     """Forget everything (tests)."""
-    global _rows, _answers, _read_at, _refreshed_at
-    _rows, _answers, _read_at, _refreshed_at = {}, {}, -math.inf, -math.inf
+    global _rows, _answers, _channel_answers, _read_at, _refreshed_at
+    _rows, _answers, _channel_answers, _read_at, _refreshed_at = {}, {}, {}, -math.inf, -math.inf
 
 
 def _on_saved(*, using: str = "", raw: bool = False, **_: object) -> None:

@@ -99,11 +99,14 @@ class Load:
         """The connection at this place is the client's; a refusal is to be told, and the connection closed."""
         return place.identify(client, time.monotonic(), random.random())
 
-    def limit_addresses(self, most: int | None) -> None:
-        """An operator's limit on connections of one address, beside that of the settings: the stricter holds."""
-        own = settings.CONNECTIONS_PER_ADDRESS_MAX
-        strictest = own if most is None else min(most, own or most)
-        self.admission.limits = replace(self.admission.limits, per_address=strictest)
+    def limit_connections(self, per_worker: int | None, per_address: int | None) -> None:
+        """An operator's limits, beside those of the settings: the stricter holds."""
+        own = _limits()
+        self.admission.limits = replace(
+            self.admission.limits,
+            connections=_stricter(per_worker, own.connections),
+            per_address=_stricter(per_address, own.per_address),
+        )
 
     def retry_ms(self) -> int:
         """When one who is sent away now may come back."""
@@ -207,6 +210,11 @@ def _limits() -> Limits:
         burst=settings.CONNECTIONS_BURST,
         retry_most_s=settings.RETRY_AFTER_MAX_S,
     )
+
+
+def _stricter(given: int | None, own: int) -> int:
+    """Of an operator's limit and of one where 0 is none."""
+    return own if given is None else min(given, own or given)
 
 
 def _thresholds(memory_limit_bytes: int) -> Thresholds:

@@ -477,7 +477,8 @@ class SigningKey(models.Model):
 
 
 class Limit(models.Model):
-    """What is allowed at most: to everybody, in a namespace, with an API key, to a client. The strictest wins.
+    """What is allowed at most: to everybody, in a namespace, in a channel, with an API key, to a client. The strictest
+    wins.
 
     Empty fields limit nothing. Rates and connections are counted on each worker by itself.
     """
@@ -485,14 +486,15 @@ class Limit(models.Model):
     class Scope(models.TextChoices):
         GLOBAL = "global", "everybody"
         NAMESPACE = "namespace", "a namespace"
+        CHANNEL = "channel", "a channel"
         KEY = "key", "an API key and the tokens issued with it"
         CLIENT = "client", "a client"
 
     scope = models.CharField(max_length=10, choices=Scope)
     name = models.CharField(
-        max_length=128,
+        max_length=200,
         blank=True,
-        help_text="The namespace, the id of the API key, or the client id; empty: everybody.",
+        help_text="The namespace, the channel, the id of the API key, or the client id; empty: everybody.",
     )
     connections = models.PositiveIntegerField(
         null=True,
@@ -501,6 +503,9 @@ class Limit(models.Model):
     )
     connections_per_address = models.PositiveIntegerField(
         null=True, blank=True, help_text="Connections of one address to a worker. For everybody only."
+    )
+    connections_per_worker = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Connections to a worker, all together. For everybody only."
     )
     attachments = models.PositiveIntegerField(null=True, blank=True, help_text="Attachments of one connection.")
     publish_rate = models.PositiveIntegerField(
@@ -512,7 +517,19 @@ class Limit(models.Model):
     publish_bytes = models.PositiveIntegerField(
         "bytes per second", null=True, blank=True, help_text="The same, counted in bytes of data."
     )
+    channel_rate = models.PositiveIntegerField(
+        "messages per second and channel",
+        null=True,
+        blank=True,
+        help_text="That all clients together may publish to one channel.",
+    )
+    channel_bytes = models.PositiveIntegerField(
+        "bytes per second and channel", null=True, blank=True, help_text="The same, counted in bytes of data."
+    )
     message_bytes = models.PositiveIntegerField(null=True, blank=True, help_text="Largest data of one message.")
+    members = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Members of one channel (presence), on all workers together."
+    )
     token_lifetime_s = models.PositiveIntegerField(
         "token lifetime (s)",
         null=True,
@@ -525,7 +542,7 @@ class Limit(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["scope", "name"], name="realtime_limit_unique"),
             models.CheckConstraint(
-                condition=Q(scope__in=["global", "namespace", "key", "client"]), name="realtime_limit_scope"
+                condition=Q(scope__in=["global", "namespace", "channel", "key", "client"]), name="realtime_limit_scope"
             ),
             models.CheckConstraint(
                 condition=Q(scope="global", name="") | (~Q(scope="global") & ~Q(name="")),
@@ -534,14 +551,69 @@ class Limit(models.Model):
             ),
             models.CheckConstraint(
                 condition=(Q(publish_rate__isnull=True) | Q(publish_rate__gte=1))
-                & (Q(publish_bytes__isnull=True) | Q(publish_bytes__gte=1)),
+                & (Q(publish_bytes__isnull=True) | Q(publish_bytes__gte=1))
+                & (Q(channel_rate__isnull=True) | Q(channel_rate__gte=1))
+                & (Q(channel_bytes__isnull=True) | Q(channel_bytes__gte=1)),
                 name="realtime_limit_rates",
-                violation_error_message="A rate is at least 1; block who may do nothing.",
+                violation_error_message="A rate is at least 1; block who may do nothing, close what nobody may use.",
+            ),
+            models.CheckConstraint(
+                condition=(Q(connections_per_address__isnull=True) | Q(connections_per_address__gte=1))
+                & (Q(connections_per_worker__isnull=True) | Q(connections_per_worker__gte=1)),
+                name="realtime_limit_connections",
+                violation_error_message="At least 1: nobody could connect any more, you neither.",
             ),
         ]
 
+    FIELDS: Final = {
+        Scope.GLOBAL: frozenset(
+            (
+                "connections",
+                "connections_per_address",
+                "connections_per_worker",
+                "attachments",
+                "publish_rate",
+                "publish_bytes",
+                "channel_rate",
+                "channel_bytes",
+                "message_bytes",
+                "members",
+                "token_lifetime_s",
+            )
+        ),
+        Scope.NAMESPACE: frozenset(
+            (
+                "attachments",
+                "publish_rate",
+                "publish_bytes",
+                "channel_rate",
+                "channel_bytes",
+                "message_bytes",
+                "members",
+            )
+        ),
+        Scope.CHANNEL: frozenset(("channel_rate", "channel_bytes", "message_bytes", "members")),
+        Scope.KEY: frozenset(
+            ("connections", "attachments", "publish_rate", "publish_bytes", "message_bytes", "token_lifetime_s")
+        ),
+        Scope.CLIENT: frozenset(
+            ("connections", "attachments", "publish_rate", "publish_bytes", "message_bytes", "token_lifetime_s")
+        ),
+    }
+    """What a row of each scope can limit."""
+
     def __str__(self) -> str:
         return f"{self.scope} {self.name}".strip()
+
+    def clean(self) -> None:
+        """Refuses a field that would limit nothing, rather than let somebody believe that it does."""
+        meant = self.FIELDS.get(Limit.Scope(self.scope)) if self.scope in Limit.Scope.values else None
+        if meant is not None:
+            wrong = sorted(name for name in self.FIELDS[Limit.Scope.GLOBAL] - meant if getattr(self, name) is not None)
+            if wrong:
+                raise ValidationError(
+                    {name: f"This limits nothing for {Limit.Scope(self.scope).label}." for name in wrong}
+                )
 
 
 class LiveConnection(models.Model):  # noqa: DJ008  (there is never one)

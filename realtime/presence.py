@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Count, Sum
 
-from realtime import counting
+from realtime import counting, limits
 from realtime.conf import settings
 from realtime.delivery.blocks import Encoding
 from realtime.delivery.presence import LISTED_MOST, Frame, Key, Member, Membership, Row, View, merge
@@ -194,7 +194,16 @@ class Presence:
         """As `leave`, by a connection whose requests may have come to other workers. Where the word about it is lost,
         the grace ends it."""
         self._tell_left(key, connection)
-        self.leave(key, connection, done)
+        self.has_left(key, connection)
+        if key in self.membership.dirty:
+            self._wait(key, done)
+        else:
+            done(None)
+
+    def has_left(self, key: Key, connection: str) -> None:
+        """See `leave_everywhere`: this worker hears of it."""
+        self.membership.leave_for_good(key, connection, self._loop.time())
+        self._flush()
 
     def release(self, key: Key, connection: str, request: str) -> None:
         """The request that carried the connection is over; the next one may come to any worker."""
@@ -433,10 +442,16 @@ def _marked(channel: ChannelName, view: View) -> list[str]:
     return [_text(channel, {**frame, "mark": view.mark}) for frame in view.sync()]
 
 
+def _members_most(channel: ChannelName) -> int:
+    """By the settings and by an operator's limits, whichever is stricter. Who is a member already stays one."""
+    most = limits.of_channel(channel).members
+    return settings.PRESENCE_MEMBERS_MAX if most is None else min(most, settings.PRESENCE_MEMBERS_MAX)
+
+
 def _too_many(channel: ChannelName) -> ProtocolError:
     return ProtocolError(
         "limit_exceeded",
-        f"The channel has {settings.PRESENCE_MEMBERS_MAX} members, as many as it may have.",
+        f"The channel has {_members_most(channel)} members, as many as it may have.",
         remedy="Follow the channel without entering, or enter when others have left.",
         channel=channel,
     )
@@ -510,7 +525,7 @@ def _without_room(new: frozenset[Key]) -> frozenset[Key]:
     refused: set[Key] = set()
     for channel in {key.channel for key in new}:
         rows = Present.objects.using(settings.DATABASE).filter(channel=channel)
-        room = settings.PRESENCE_MEMBERS_MAX - rows.values("client").distinct().count()
+        room = _members_most(ChannelName(channel)) - rows.values("client").distinct().count()
         entering = sorted(key for key in new if key.channel == channel)
         if len(entering) > room:
             known = set(rows.filter(client__in=[key.client for key in entering]).values_list("client", flat=True))

@@ -140,10 +140,11 @@ def build(
 ) -> Append:
     """The append of an authorised publish, ready for the writer. ProtocolError `too_large` or `rate_limited`."""
     found = limits.of(identity.client, identity.key_id, rules.name)
-    _check_sizes(messages, rules, channel, found.message_bytes)
+    of_channel = limits.of_channel(channel)
+    _check_sizes(messages, rules, channel, _smaller(found.message_bytes, of_channel.message_bytes))
     publisher = identity.client if client is None else client
-    if rules.publish_rate is not None or found.rates:
-        _take(rules, found, publisher, messages, channel)
+    if rules.publish_rate is not None or found.rates or of_channel.messages_per_s or of_channel.bytes_per_s:
+        _take(rules, found, of_channel, publisher, messages, channel)
     return _with_ids(channel, publisher, messages, previous=previous, create=rules.create == "publish", tag=tag)
 
 
@@ -158,6 +159,10 @@ def _prepare(channel: str, data: object, event: str, id: str | None, key: str | 
     message = NewMessage(message.id, message.event, message.key, canonical(data))
     _check_sizes([message], rules, name)
     return _with_ids(name, client, [message], previous=None, create=rules.create == "publish", tag=None)
+
+
+def _smaller(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _check_sizes(
@@ -201,7 +206,8 @@ def _with_ids(
 
 
 _BucketKey = tuple[str, str, str, str]
-"""Unit, scope, the name of the scope, and the publisher, "" where all share it."""
+"""Unit, scope, the name of the scope, and the publisher, "" where all share it. The scope of what all may publish to
+one channel is "channel"."""
 
 _buckets: OrderedDict[_BucketKey, TokenBucket] = OrderedDict()
 _buckets_lock = threading.Lock()
@@ -218,13 +224,13 @@ class RateLeft:
     """Until it is full again."""
 
 
-def rate_left(identity: Identity, rules: Rules, client: str | None = None) -> RateLeft | None:
-    """The state of the publisher's budget of messages in this namespace on this worker; None without a limit."""
+def rate_left(identity: Identity, rules: Rules, channel: ChannelName, client: str | None = None) -> RateLeft | None:
+    """The state of the publisher's budget of messages in this channel on this worker; None without a limit."""
     publisher = identity.client if client is None else client
     found = limits.of(identity.client, identity.key_id, rules.name)
     left: RateLeft | None = None
     with _buckets_lock:
-        for key, rate, burst, _ in _budgets(rules, found, publisher, 0, 0):
+        for key, rate, burst, _ in _budgets(rules, found, limits.of_channel(channel), channel, publisher, 0, 0):
             if key[0] == "messages":
                 bucket = _bucket(key, rate, burst)
                 tokens = bucket.left(time.monotonic())
@@ -235,7 +241,13 @@ def rate_left(identity: Identity, rules: Rules, client: str | None = None) -> Ra
 
 
 def _budgets(
-    rules: Rules, found: limits.Limits, publisher: str, count: int, size_bytes: int
+    rules: Rules,
+    found: limits.Limits,
+    of_channel: limits.ChannelLimits,
+    channel: ChannelName,
+    publisher: str,
+    count: int,
+    size_bytes: int,
 ) -> Iterator[tuple[_BucketKey, float, float, float]]:
     """Every budget that a publish is taken out of: its key, its rate and burst, and what is taken."""
     if rules.publish_rate is not None:
@@ -247,6 +259,12 @@ def _budgets(
             yield ("messages", rate.scope, rate.name, whose), rate.messages_per_s, rate.messages_per_s, count
         if rate.bytes_per_s is not None:
             yield ("bytes", rate.scope, rate.name, whose), rate.bytes_per_s, rate.bytes_per_s, size_bytes
+    most = of_channel.messages_per_s
+    if most is not None:
+        yield ("messages", "channel", channel, ""), most, most, count
+    most = of_channel.bytes_per_s
+    if most is not None:
+        yield ("bytes", "channel", channel, ""), most, most, size_bytes
 
 
 def _bucket(key: _BucketKey, rate: float, burst: float) -> TokenBucket:
@@ -260,29 +278,37 @@ def _bucket(key: _BucketKey, rate: float, burst: float) -> TokenBucket:
 
 
 def _take(
-    rules: Rules, found: limits.Limits, publisher: str, messages: Sequence[NewMessage], channel: ChannelName
+    rules: Rules,
+    found: limits.Limits,
+    of_channel: limits.ChannelLimits,
+    publisher: str,
+    messages: Sequence[NewMessage],
+    channel: ChannelName,
 ) -> None:
     """Takes the messages out of all budgets on this worker, or out of none: then the answer says when all have room."""
     now = time.monotonic()
-    sizes = sum([size_bytes(message.data) for message in messages]) if found.rates else 0
+    counts_bytes = found.rates or of_channel.bytes_per_s is not None
+    sizes = sum([size_bytes(message.data) for message in messages]) if counts_bytes else 0
     taken: list[tuple[TokenBucket, float]] = []
-    waits: list[tuple[int, str, float]] = []
+    waits: list[tuple[int, str, str, float]] = []
     with _buckets_lock:
-        for key, rate, burst, amount in _budgets(rules, found, publisher, len(messages), sizes):
+        budgets = _budgets(rules, found, of_channel, channel, publisher, len(messages), sizes)
+        for key, rate, burst, amount in budgets:
             bucket = _bucket(key, rate, burst)
             wait_ms = bucket.take(amount, now)
             if wait_ms:
-                waits.append((wait_ms, key[0], rate))
+                waits.append((wait_ms, key[0], key[1], rate))
             else:
                 taken.append((bucket, amount))
         if not waits:
             return
         for bucket, amount in taken:
             bucket.charge(-amount, now)
-    wait_ms, unit, rate = max(waits)
+    wait_ms, unit, scope, rate = max(waits)
+    whose = {"channel": "All together", "key": "The clients of this API key"}.get(scope, "This client")
     raise ProtocolError(
         "rate_limited",
-        f"This client may publish {rate:.0f} {unit} a second here.",
+        f"{whose} may publish {rate:.0f} {unit} a second here.",
         channel=channel,
         retry_after_ms=wait_ms,
     )

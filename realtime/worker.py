@@ -547,7 +547,7 @@ class Worker:
 
     def _mind_limits(self) -> None:
         """Other limits are in memory. Those on new connections hold for new ones; a token may live too long now."""
-        self.load.limit_addresses(limits.connections_per_address())
+        self.load.limit_connections(limits.connections_per_worker(), limits.connections_per_address())
         self._each(lambda each: each.recheck_access())
 
     def _mind_closings(self, names: frozenset[str]) -> None:

@@ -269,5 +269,5 @@ def test_rates_are_remembered_for_a_bounded_number_of_clients(monkeypatch: pytes
     rules = namespaces.rules_for(ChannelName("slow:x"))
     message = NewMessage(None, "message", None, "1")
     for number in range(100):
-        publishing._take(rules, limits.Limits(), f"c{number}", [message], ChannelName("slow:x"))
+        publishing._take(rules, limits.Limits(), limits.ChannelLimits(), f"c{number}", [message], ChannelName("slow:x"))
     assert len(publishing._buckets) == 10

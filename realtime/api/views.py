@@ -28,11 +28,11 @@ from realtime.api.schema import ANYBODY, KEY_ONLY, NAME, described
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
 from realtime.log.types import Page, Published
-from realtime.namespaces import rules_for
+from realtime.namespaces import all_rules, rules_for
 from realtime.protocol import codec
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage, parse_message, parse_messages
-from realtime.protocol.names import ChannelName, is_client_id, is_message_id, parse_channel
+from realtime.protocol.names import ChannelName, is_client_id, is_message_id, namespace_of, parse_channel
 from realtime.publishing import Batch, publish_batch, publish_batches, rate_left
 from realtime.tokens import Identity, issue_token
 
@@ -136,7 +136,7 @@ class MessagesView(PlatformView):
         published = publish_batch(identity, channel, messages, client=client)
         known = len(published.duplicates) == len(published.serials)
         response = json_response(codec.encode(_fields(published)), 200 if known else 201)
-        left = rate_left(identity, rules_for(channel), client)
+        left = rate_left(identity, rules_for(channel), channel, client)
         if left is not None:
             tell_rate(response, left.limit, left.remaining, left.reset_ms)
         return response
@@ -204,9 +204,32 @@ class PublishView(PlatformView):
         # One call for all that are in order, so that a hundred items do not cost a hundred commits.
         outcomes = iter(publish_batches([batch for batch in batches if isinstance(batch, Batch)]))
         answers = [next(outcomes) if isinstance(batch, Batch) else batch for batch in batches]
-        return json_response(
+        response = json_response(
             codec.encode({"items": [_fields(each) if isinstance(each, Published) else each.body() for each in answers]})
         )
+        _tell_rates(
+            response,
+            [
+                batch
+                for batch, answer in zip(batches, answers, strict=True)
+                # Of other refusals nothing was taken, and who may not publish learns nothing of limits.
+                if isinstance(batch, Batch) and (isinstance(answer, Published) or answer.code == "rate_limited")
+            ],
+        )
+        return response
+
+
+def _tell_rates(response: HttpResponse, batches: list[Batch]) -> None:
+    """The budget that is nearest to its end, of all that were taken from."""
+    known = all_rules()
+    places = {(batch.channel, batch.client): batch for batch in batches if namespace_of(batch.channel) in known}
+    left = [
+        rate_left(batch.identity, known[namespace_of(channel)], channel, client)
+        for (channel, client), batch in places.items()
+    ]
+    tightest = min([each for each in left if each is not None], key=lambda each: each.remaining, default=None)
+    if tightest is not None:
+        tell_rate(response, tightest.limit, tightest.remaining, tightest.reset_ms)
 
 
 class ChannelView(PlatformView):
