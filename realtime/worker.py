@@ -411,7 +411,7 @@ class Worker:
         if signal.frame:
             self.signalling.give(signal)
         elif signal.client:
-            self.presence.leave(Key(signal.channel, signal.client), signal.event)
+            self.presence.has_left(Key(signal.channel, signal.client), signal.event)
         else:
             self.presence.heard(signal.channel)
 

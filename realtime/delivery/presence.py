@@ -29,6 +29,9 @@ COUNT_EVERY_S: Final = 1.0
 GRACE_S: Final = 10.0
 """How long a client whose connection broke stays a member."""
 
+LEFT_MOST: Final = 10_000
+"""Connections remembered that have left; of more, a request on its way may bring one back until the grace is over."""
+
 Frame = dict[str, object]
 """A presence frame without `type` and `channel`."""
 
@@ -94,6 +97,8 @@ class Membership:
         self._carried: dict[tuple[Key, str], tuple[str, float]] = {}
         """Of connections that are one request after the other: which one carries them, and until when they count
         without one."""
+        self._left: dict[tuple[Key, str], float] = {}
+        """Which of those have left, and until when a request that was on its way may say otherwise."""
         self.dirty: dict[Key, None] = {}
         """Of whom the row that is written is not what it should be, first changed first."""
 
@@ -110,6 +115,7 @@ class Membership:
         if own is None:
             own = self._own[key] = _Own(time_ms if known is None else known.since)
         own.connections.add(connection)
+        self._left.pop((key, connection), None)
         own.lingers_until = None
         if own.data != data or not own.at:
             # Later than what is known, even where another worker's clock is ahead of ours.
@@ -122,7 +128,7 @@ class Membership:
         """What a client repeats that entered by `at`, perhaps at another worker: data that was set later stays. False:
         it is so already, and nothing is to be written."""
         own = self._own.get(key)
-        if own is not None and connection in own.connections and own.at >= at:
+        if (key, connection) in self._left or (own is not None and connection in own.connections and own.at >= at):
             return False
         if own is None:
             own = self._own[key] = _Own(at if known is None else min(at, known.since))
@@ -146,8 +152,16 @@ class Membership:
         return True
 
     def carry(self, key: Key, connection: str, request: str) -> None:
-        """A request carries the connection, which has entered."""
-        self._carried[key, connection] = (request, math.inf)
+        """A request carries the connection, if that has entered."""
+        own = self._own.get(key)
+        if own is not None and connection in own.connections:
+            self._carried[key, connection] = (request, math.inf)
+
+    def leave_for_good(self, key: Key, connection: str, now: float) -> bool:
+        """As `leave`, by a connection of requests, of which some that repeat the opposite may be on their way."""
+        if len(self._left) < LEFT_MOST:
+            self._left[key, connection] = now + self._grace_s
+        return self.leave(key, connection)
 
     def release(self, key: Key, connection: str, request: str, now: float) -> None:
         """The request is over. If no other carries the connection it counts as it is for the grace, and nothing is
@@ -169,6 +183,8 @@ class Membership:
             # It had its grace.
             del self._carried[key, connection]
             self.leave(key, connection)
+        for entry in [each for each, until in self._left.items() if until <= now]:
+            del self._left[entry]
         late = [key for key, own in self._own.items() if own.lingers_until is not None and own.lingers_until <= now]
         for key in late:
             own = self._own[key]

@@ -24,7 +24,7 @@ READER = "reader-of-ana-1"
 OTHER = "reader-of-ana-2"
 
 
-def entry(data: object = 1, at: int | None = None, reader: str = READER, **more: object) -> dict[str, object]:
+def entry(data: object = 1, at: int | None = None, reader: str = READER, **more: Any) -> dict[str, object]:
     enter = {"reader": reader, "data": data, **({} if at is None else {"at": at})}
     return {"channel": "lobby", "enter": enter, **more}
 
@@ -108,7 +108,7 @@ async def test_polls_are_one_presence_and_write_it_once() -> None:
         written = running().presence.counts["written"]
         for _ in range(5):
             pass_time(GRACE_S - 1)
-            again = entry({"name": "Ana"}, ok["at"], **{"from": {"epoch": None, "serial": 0}})
+            again = {**entry({"name": "Ana"}, ok["at"]), "from": {"epoch": None, "serial": 0}}
             assert await poll(again) == [], "nothing is told, and a poll would wait"
             assert connections() == 1
         assert running().presence.counts["written"] == written
@@ -142,6 +142,12 @@ async def test_leaving_counts_at_once_and_only_for_ones_own_page() -> None:
             assert await leave(OTHER) == "ok"
             assert (await event(bo))[:2] == ("leave", "ana")
         assert connections() == -1
+        # What was on its way when it left does not bring it back, and saying it anew does.
+        await poll(entry(at=1, reader=OTHER))
+        assert connections() == -1
+        await poll(entry(reader=OTHER))
+        assert connections() == 1 and await leave(OTHER) == "ok"
+        assert (await event(bo))[:2] == ("enter", "ana") and (await event(bo))[:2] == ("leave", "ana")
         # Another worker hears of it by the layer, as this one does here.
         await poll(entry())
         assert connections() == 1

@@ -19,7 +19,12 @@ export function fakeHttp(server, { random = () => 0.5, trouble = { loss: 0 } } =
         protocols: token === null ? [] : [`seriatim.bearer.${token}`],
         onOpen() {
           onOpen();
-          for (const entry of wanted) link.send(JSON.stringify({ type: "attach", window: 0, ...entry }));
+          for (const { enter, ...entry } of wanted) {
+            link.send(JSON.stringify({ type: "attach", window: 0, ...entry }));
+            if (enter === undefined) continue;
+            const answer = server.enter?.(entry.channel, enter) ?? { type: "ok", at: enter.at ?? clock.now() };
+            server.link.write({ channel: entry.channel, action: "enter", ...answer });
+          }
         },
         onText: onLine,
         onClose(code, reason) {
@@ -29,7 +34,8 @@ export function fakeHttp(server, { random = () => 0.5, trouble = { loss: 0 } } =
       });
       return { abort: () => link.close(1000) };
     },
-    post(frames) {
+    post(frames, token, reader) {
+      server.reader = reader;
       // Its answers gather until the post is answered.
       const link = new FakeLink(Object.create(server, { auto: { value: false } }), { protocols: [] });
       link.isReady = true;

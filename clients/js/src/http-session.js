@@ -4,10 +4,11 @@
 // Downstream is a request with the list of channels and positions. When the list changes, the request is ended and the
 // next one asks from the positions that were reached, so nothing is missing and nothing comes twice; the client above
 // sees one connection. A response that ends without a `close` line is asked for again in the same way. Upstream, one
-// post at a time keeps the order.
+// post at a time keeps the order. Who enters a channel is present by what is read: `enter` is part of the list.
 
 import { Timer } from "./clock.js";
 import { ERRORS } from "./codes.js";
+import { strongRandom } from "./ids.js";
 
 /** @typedef {import("./frames.js").Ref} Ref */
 /** @typedef {import("./position.js").Position} Position */
@@ -29,13 +30,21 @@ import { ERRORS } from "./codes.js";
  * @property {{ code?: string, message?: string, channel?: string, retry_after_ms?: number } | null} error
  */
 
-/** @typedef {{ channel: string, ref: number, from?: unknown, presence?: boolean, delta?: string }} Wanted */
+/**
+ * @typedef {object} Wanted
+ * @property {string} channel
+ * @property {number} ref
+ * @property {unknown} [from]
+ * @property {boolean | string} [presence]
+ * @property {string} [delta]
+ * @property {{ reader: string, data: unknown, at?: number }} [enter]
+ */
 
 /**
  * @typedef {object} Carrier
  * @property {(wanted: Wanted[], token: string | null, reading: Reading) => { abort: () => void }} read
- * @property {(frames: string[], token: string | null, connection: string | null) => Promise<string[]>} post Gives the
- *   answers in order; rejects with a Failure.
+ * @property {(frames: string[], token: string | null, reader: string) => Promise<string[]>} post Gives the answers in
+ *   order; rejects with a Failure.
  */
 
 /**
@@ -48,8 +57,13 @@ import { ERRORS } from "./codes.js";
  * @property {string | undefined} delta How data come, as the last `attached` said.
  * @property {number} start What the last `attached` said.
  * @property {boolean} inSnapshot
+ * @property {Entering | null} enter As what the client is present.
+ * @property {Entering | null} isEntering What the request in use says of that.
+ * @property {(Ref | undefined)[]} enterRefs Of the `presence` frames that are not answered yet.
  * @property {boolean} isAsked The request in use follows it; what an older one still brings is not for this attach.
  */
+
+/** @typedef {{ data: unknown, at?: number }} Entering `at`: when it was said first, as the server told. */
 
 /** So long attaches gather before a request carries them: a client attaches its channels one by one. */
 const GATHER_MS = 5;
@@ -79,8 +93,6 @@ export class HttpSession {
   #unanswered = new Set();
   /** Whether the list changed since the request in use. */
   #isStale = false;
-  /** @type {string | null} */
-  #connection = null;
   #isOpen = false;
   #isReady = false;
   #ended = false;
@@ -89,6 +101,8 @@ export class HttpSession {
   /** @type {{ text: string, frame: Record<string, any> }[]} */
   #posts = [];
   #isPosting = false;
+  /** The name by which the server knows this socket's requests as one presence. */
+  #reader = Array.from({ length: 4 }, () => strongRandom().toString(36).slice(2, 8).padEnd(6, "0")).join("");
   /** Channels whose last publish failed. A post knows only of itself, so what is chained to another is judged here. */
   #failed = new Set();
 
@@ -121,6 +135,9 @@ export class HttpSession {
         return this.#detach(frame);
       case "ack":
         return; // A response is paced by its socket, a poll by the next one.
+      case "presence":
+        if (frame.action !== "leave") return this.#enter(frame);
+        this.#leave(frame.channel);
     }
     this.#posts.push({ text, frame });
     void this.#post();
@@ -150,6 +167,8 @@ export class HttpSession {
     const more = {};
     if (presence !== undefined) more.presence = presence;
     if (delta !== undefined) more.delta = delta;
+    // Attaching again moves the attachment, and who entered has not left.
+    const { enter = null, enterRefs = [] } = this.#entries.get(channel) ?? {};
     this.#entries.set(channel, {
       ref: ref ?? null,
       from,
@@ -159,6 +178,9 @@ export class HttpSession {
       delta: undefined,
       start: 0,
       inSnapshot: from === "latest",
+      enter,
+      isEntering: null,
+      enterRefs,
       isAsked: false,
     });
     this.#restart();
@@ -166,10 +188,48 @@ export class HttpSession {
 
   /** @param {{ channel: string, ref?: Ref }} frame */
   #detach({ channel, ref }) {
-    if (this.#entries.delete(channel)) {
+    const entry = this.#entries.get(channel);
+    if (entry !== undefined) {
+      if (entry.enter !== null) {
+        const text = JSON.stringify({ type: "presence", channel, action: "leave" });
+        this.#posts.push({ text, frame: { type: "presence", channel, action: "leave" } });
+        void this.#post();
+      }
+      this.#drop(channel, "not_attached");
       this.#restart();
       this.#tell({ type: "detached", ref, channel });
     } else this.#tell({ type: "error", ref, channel, code: "not_attached", message: "Not attached.", remedy: "" });
+  }
+
+  /** Present from the next request on, which is answered when that is stored. @param {Record<string, any>} frame */
+  #enter({ channel, data, ref }) {
+    const entry = this.#entries.get(channel);
+    if (entry === undefined)
+      return this.#tell({ type: "error", ref, channel, code: "not_attached", message: "Not attached.", remedy: "" });
+    entry.enter = { data };
+    entry.enterRefs.push(ref);
+    this.#restart();
+  }
+
+  /** The post that follows says it; the response in use says no more than it has said. @param {string} channel */
+  #leave(channel) {
+    const entry = this.#entries.get(channel);
+    if (entry === undefined) return;
+    entry.enter = null;
+    this.#answerEntering(entry, { type: "ok" });
+  }
+
+  /** @param {Entry} entry @param {object} answer */
+  #answerEntering(entry, answer) {
+    for (const ref of entry.enterRefs.splice(0)) this.#tell({ ...answer, ref });
+  }
+
+  /** The channel is followed no more. @param {string} channel @param {string} code Of those who wait to enter it. */
+  #drop(channel, code) {
+    const entry = this.#entries.get(channel);
+    this.#entries.delete(channel);
+    if (entry !== undefined) this.#answerEntering(entry, { type: "error", channel, code, message: "", remedy: "" });
+    return entry !== undefined;
   }
 
   // Downstream
@@ -186,11 +246,13 @@ export class HttpSession {
     const generation = ++this.#generation;
     this.#request?.abort();
     this.#unanswered = new Set(this.#entries.keys());
-    for (const entry of this.#entries.values()) entry.isAsked = true;
     this.#isStale = false;
     const wanted = [...this.#entries].map(([channel, entry], ref) => {
+      entry.isAsked = true;
+      entry.isEntering = entry.enter;
       const from = entry.position ?? entry.from;
-      return { channel, ref, ...(from === undefined ? {} : { from }), ...entry.more };
+      const enter = entry.enter === null ? {} : { enter: { reader: this.#reader, ...entry.enter } };
+      return { channel, ref, ...(from === undefined ? {} : { from }), ...entry.more, ...enter };
     });
     this.#openedAt = this.#clock.now();
     this.#request = this.#carrier.read(wanted, this.#token, {
@@ -243,10 +305,12 @@ export class HttpSession {
         return this.#end(frame.code, frame.reason);
       case "attached":
         return this.#attached(frame, entry);
+      case "ok":
+        return this.#entered(frame, entry);
       case "error":
-        return this.#refused(frame, line);
+        return frame.action === "enter" ? this.#entered(frame, entry) : this.#refused(frame, line);
       case "detached":
-        if (this.#entries.delete(frame.channel)) this.#restart();
+        if (this.#drop(frame.channel, "not_attached")) this.#restart();
         break;
       case "message":
         // What was on its way when we detached.
@@ -267,6 +331,17 @@ export class HttpSession {
     this.#target.onText(line);
   }
 
+  /** The outcome of entering. @param {Record<string, any>} frame @param {Entry | undefined} entry */
+  #entered({ action: _, at, ...frame }, entry) {
+    // Of what has been changed since, the next request tells.
+    if (entry === undefined || entry.enter === null || entry.isEntering !== entry.enter) return;
+    if (frame.type === "ok") entry.enter.at = at;
+    else if (entry.enterRefs.length === 0 && ERRORS[frame.code]?.retry)
+      return this.#restartTimer.setSooner(frame.retry_after_ms ?? AGAIN_MS);
+    else entry.enter = null;
+    this.#answerEntering(entry, frame);
+  }
+
   /** @param {Entry} entry */
   #snapshotOver(entry) {
     entry.inSnapshot = false;
@@ -276,7 +351,6 @@ export class HttpSession {
 
   /** @param {import("./frames.js").ReadyFrame} frame @param {string} line */
   #ready(frame, line) {
-    this.#connection = frame.connection;
     if (!this.#isReady) {
       this.#isReady = true;
       this.#target.onText(line);
@@ -317,7 +391,7 @@ export class HttpSession {
       return this.#target.onText(line);
     // Asked by us, for another channel's sake: asked again until it is granted or refused for good.
     if (entry.ref === null && ERRORS[code]?.retry) return this.#restartTimer.setSooner(retryMs ?? AGAIN_MS);
-    this.#entries.delete(channel);
+    this.#drop(channel, code);
     this.#restart();
     if (entry.ref !== null) this.#tell({ message: "", remedy: "", ...error, type: "error", ref: entry.ref });
     else this.#tell({ type: "detached", channel, reason: code });
@@ -337,7 +411,7 @@ export class HttpSession {
     let answers;
     try {
       const texts = posted.map(({ text }) => text);
-      answers = await this.#carrier.post(texts, this.#token, this.#connection);
+      answers = await this.#carrier.post(texts, this.#token, this.#reader);
     } catch (failure) {
       return this.#fail(/** @type {Failure} */ (failure));
     } finally {
@@ -352,6 +426,8 @@ export class HttpSession {
       else if (channel !== undefined) this.#failed.delete(channel);
       this.#target.onText(answer);
     }
+    // The request in use still says that we are there, and the worker that has it has heard that we are not.
+    if (posted.some(({ frame }) => frame.type === "presence")) this.#restart();
     void this.#post();
   }
 

@@ -62,9 +62,9 @@ class Requests {
     return response;
   }
 
-  /** @param {string[]} frames @param {string | null} token */
-  async post(frames, token) {
-    const response = await this.request("/frames", token, `${frames.join("\n")}\n`, "application/x-ndjson");
+  /** @param {string[]} frames @param {string | null} token @param {string} reader */
+  async post(frames, token, reader) {
+    const response = await this.request(`/frames?reader=${reader}`, token, `${frames.join("\n")}\n`, "application/x-ndjson");
     try {
       return (await response.text()).split("\n").filter((line) => line !== "");
     } catch {
@@ -190,6 +190,7 @@ class Events extends Requests {
 
 const EVENT_TYPES = [
   "ready",
+  "ok",
   "attached",
   "detached",
   "message",
@@ -239,7 +240,7 @@ class Polling extends Requests {
           if (ended) return;
           // An empty poll is as good as a heartbeat: it shows that the line is well.
           if (frames.length === 0) onLine('{"type":"heartbeat"}');
-          attach = attach.map((entry) => ({ ...entry, from: positions[entry.channel] ?? entry.from }));
+          attach = attach.map((entry) => knownIn(frames, { ...entry, from: positions[entry.channel] ?? entry.from }));
           if (attach.length === 0) await pause(POLL_WAIT_MS);
           else if (afterMs > 0) await pause(afterMs);
         }
@@ -268,6 +269,23 @@ function attachedAtPositions(wanted, frames) {
     told.push({ type: "attached", channel, ...from, head, resumed: true, window: 0, ack_every: 0, ack_ms: 0 });
   }
   return told;
+}
+
+/**
+ * The entry with what an answer tells of it: that it has entered, and whom it has been told of.
+ *
+ * @param {any[]} frames
+ * @param {Wanted} entry
+ * @returns {Wanted}
+ */
+function knownIn(frames, entry) {
+  const known = { ...entry };
+  for (const { type, channel, action, at, mark } of frames) {
+    if (channel !== entry.channel) continue;
+    if (type === "presence" && mark !== undefined && entry.presence) known.presence = mark;
+    if (type === "ok" && action === "enter" && entry.enter !== undefined) known.enter = { ...entry.enter, at };
+  }
+  return known;
 }
 
 /** @param {unknown} value @returns {value is Failure} */

@@ -140,3 +140,64 @@ test("answers come in the order of the requests; what is chained to a failure fa
   const answers = it.frames.filter((frame) => [1, 2, 3, 4, 5].includes(frame.ref)).map((f) => [f.ref, f.code ?? f.serials[0]]);
   assert.deepEqual(answers.sort(), [[1, "rate_limited"], [2, "order"], [3, "order"], [4, 1], [5, 2]]);
 });
+
+const entered = (it) => it.frames.filter(({ type, ref }) => type !== "attached" && typeof ref === "string").map((f) => [f.ref, f.code ?? f.type]);
+
+test("entering is said with what is read, again and again, and answered once", async () => {
+  const it = session();
+  const says = [];
+  it.server.enter = (channel, enter) => void says.push([channel, enter.data, enter.at ?? null]);
+  await it.clock.advance(10);
+  it.send({ type: "presence", ref: "early", channel: "a:1", action: "enter", data: 1 });
+  it.send({ type: "attach", ref: 1, channel: "a:1", from: "head" });
+  await it.clock.advance(100);
+  it.send({ type: "presence", ref: "enter", channel: "a:1", action: "enter", data: 1 });
+  await it.clock.advance(100);
+  const [[, , first]] = says;
+  assert.equal(first, null);
+  it.send({ type: "attach", ref: 2, channel: "a:2", from: "head" });
+  await it.clock.advance(100);
+  it.send({ type: "presence", ref: "update", channel: "a:1", action: "update", data: 2 });
+  it.send({ type: "presence", ref: "soon", channel: "a:1", action: "update", data: 3 });
+  await it.clock.advance(100);
+  it.send({ type: "attach", ref: 3, channel: "a:1", from: "head" });
+  await it.clock.advance(100);
+  const at = says[1][2];
+  assert.ok(at > 0 && says[3][2] > at, "as the server told");
+  assert.deepEqual(says, [["a:1", 1, null], ["a:1", 1, at], ["a:1", 3, null], ["a:1", 3, says[3][2]]]);
+  assert.deepEqual(entered(it), [["early", "not_attached"], ["enter", "ok"], ["update", "ok"], ["soon", "ok"]]);
+  it.send({ type: "presence", ref: "leave", channel: "a:1", action: "leave", data: null });
+  await it.clock.advance(1000);
+  assert.deepEqual(entered(it).at(-1), ["leave", "ok"]);
+  assert.match(it.server.reader, /^[a-z0-9]{8,64}$/);
+  const { length } = says;
+  it.server.link.cut();
+  await it.clock.advance(2000);
+  assert.equal(says.length, length, "nothing is said any more");
+});
+
+test("who may not enter is told, and asked for again only what was granted before", async () => {
+  const it = session();
+  let answer = { type: "error", code: "forbidden" };
+  let count = 0;
+  it.server.enter = () => (count++, answer);
+  it.send({ type: "attach", ref: 1, channel: "a:1", from: "head" });
+  await it.clock.advance(100);
+  it.send({ type: "presence", ref: "no", channel: "a:1", action: "enter", data: 1 });
+  await it.clock.advance(5000);
+  answer = undefined;
+  it.send({ type: "presence", ref: "yes", channel: "a:1", action: "enter", data: 1 });
+  await it.clock.advance(5000);
+  answer = { type: "error", code: "unavailable", retry_after_ms: 500 };
+  it.server.link.cut();
+  await it.clock.advance(100);
+  answer = undefined;
+  await it.clock.advance(5000);
+  assert.equal(count, 4);
+  assert.deepEqual(entered(it), [["no", "forbidden"], ["yes", "ok"]]);
+  assert.deepEqual(it.closes, []);
+  it.send({ type: "detach", ref: 4, channel: "a:1" });
+  it.server.link.read.length = 0;
+  await it.clock.advance(1000);
+  assert.equal(count, 4);
+});

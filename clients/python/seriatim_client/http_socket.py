@@ -3,6 +3,7 @@
 Downstream is one request with the list of channels and positions, `POST /stream` or one `POST /poll` after the other.
 When the list changes, the request is ended and the next one asks from the positions that were reached, so nothing is
 missing and nothing comes twice; the core sees one connection. Upstream, one `POST /frames` at a time keeps the order.
+Who enters a channel is present by what is read: `enter` is part of the list.
 The JavaScript SDK does the same (clients/js/src/http-session.js). Specification: docs/reference/protocol.md.
 """
 
@@ -11,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -61,6 +63,12 @@ class _Entry:
     delta: str | None = None
     """How data come, as it said too."""
     in_snapshot: bool = False
+    enter: dict[str, Any] | None = None
+    """As what the client is present: `data`, and `at`, when it was said first, as the server told."""
+    is_entering: dict[str, Any] | None = None
+    """What the request in use says of that."""
+    enter_refs: list[Any] = field(default_factory=list)
+    """Of the `presence` frames that are not answered yet."""
     is_asked: bool = False
     """The request in use follows it; what an older one still brings is not for this attach."""
 
@@ -83,6 +91,8 @@ class HttpSocket:
         self._is_ready = False
         self._renewal: tuple[Any] | None = None
         """The ref of the `auth` frame that renews the token and is not answered yet."""
+        self._reader = secrets.token_hex(8)
+        """The name by which the server knows this socket's requests as one presence."""
         self._posts: deque[tuple[str, dict[str, Any]]] = deque()
         self._failed: set[str] = set()
         """Channels whose last publish failed. A post knows only of itself, so what is chained is judged here."""
@@ -109,7 +119,11 @@ class HttpSocket:
                 self._detach(frame)
             case "ack":
                 pass  # A response is paced by its socket, a poll by the next one.
-            case _:
+            case "presence" if frame["action"] != "leave":
+                self._enter(frame)
+            case kind:
+                if kind == "presence":
+                    self._leave(frame["channel"])
                 self._posts.append((text, frame))
                 self._post_on()
 
@@ -135,16 +149,57 @@ class HttpSocket:
     def _attach(self, frame: dict[str, Any]) -> None:
         start = frame.get("from")
         more: dict[str, Any] = {name: frame[name] for name in ("presence", "delta") if name in frame}
-        self._entries[frame["channel"]] = _Entry(frame.get("ref"), start, more, in_snapshot=start == "latest")
+        entry = _Entry(frame.get("ref"), start, more, in_snapshot=start == "latest")
+        before = self._entries.get(frame["channel"])
+        if before is not None:
+            # Attaching again moves the attachment, and who entered has not left.
+            entry.enter, entry.enter_refs = before.enter, before.enter_refs
+        self._entries[frame["channel"]] = entry
         self._restart()
 
     def _detach(self, frame: dict[str, Any]) -> None:
         channel, ref = frame["channel"], frame.get("ref")
-        if self._entries.pop(channel, None) is None:
+        entry = self._entries.get(channel)
+        if entry is None:
             self._tell({"type": "error", "ref": ref, "channel": channel, "code": "not_attached", "message": ""})
             return
+        if entry.enter is not None:
+            leave = {"type": "presence", "channel": channel, "action": "leave"}
+            self._posts.append((json.dumps(leave), leave))
+            self._post_on()
+        self._drop(channel, "not_attached")
         self._restart()
         self._tell({"type": "detached", "ref": ref, "channel": channel})
+
+    def _enter(self, frame: dict[str, Any]) -> None:
+        """Present from the next request on; answered when that is stored."""
+        channel, ref = frame["channel"], frame.get("ref")
+        entry = self._entries.get(channel)
+        if entry is None:
+            self._tell({"type": "error", "ref": ref, "channel": channel, "code": "not_attached", "message": ""})
+            return
+        entry.enter = {"data": frame.get("data")}
+        entry.enter_refs.append(ref)
+        self._restart()
+
+    def _leave(self, channel: str) -> None:
+        """The post that follows says it."""
+        entry = self._entries.get(channel)
+        if entry is not None:
+            entry.enter = None
+            self._answer_entering(entry, {"type": "ok"})
+
+    def _answer_entering(self, entry: _Entry, answer: dict[str, Any]) -> None:
+        refs, entry.enter_refs = entry.enter_refs, []
+        for ref in refs:
+            self._tell({**answer, "ref": ref})
+
+    def _drop(self, channel: str, code: str) -> bool:
+        """The channel is followed no more; `code` is for those who wait to enter it."""
+        entry = self._entries.pop(channel, None)
+        if entry is not None:
+            self._answer_entering(entry, {"type": "error", "channel": channel, "code": code, "message": ""})
+        return entry is not None
 
     # -- downstream ---------------------------------------------------------------------------------------------------
 
@@ -174,8 +229,12 @@ class HttpSocket:
         wanted = []
         for channel, entry in self._entries.items():
             entry.is_asked = True
+            entry.is_entering = entry.enter
             start = entry.start if entry.position is None else entry.position
-            wanted.append({"channel": channel, **({} if start is None else {"from": start}), **entry.more})
+            each = {"channel": channel, **({} if start is None else {"from": start}), **entry.more}
+            if entry.enter is not None:
+                each["enter"] = {"reader": self._reader, **entry.enter}
+            wanted.append(each)
         self._request = asyncio.get_running_loop().create_task(self._run(wanted))
 
     async def _run(self, wanted: list[dict[str, Any]]) -> None:
@@ -229,7 +288,10 @@ class HttpSocket:
                 self._line(json.dumps(frame))
             positions = answer["positions"]
             wanted = [
-                {**entry, "from": positions[entry["channel"]]} if entry["channel"] in positions else entry
+                _known_in(
+                    answer["frames"],
+                    {**entry, "from": positions[entry["channel"]]} if entry["channel"] in positions else entry,
+                )
                 for entry in wanted
             ]
             await asyncio.sleep(answer["poll_after_ms"] / 1000 if wanted else POLL_WAIT_MS / 1000)
@@ -256,11 +318,14 @@ class HttpSocket:
                 if entry is not None:
                     self._attached(frame, entry)
                 return
+            case "ok" | "error" if frame.get("action") == "enter":
+                self._entered(frame, entry)
+                return
             case "error":
                 self._refused(frame, line)
                 return
             case "detached":
-                if self._entries.pop(frame["channel"], None) is not None:
+                if self._drop(frame["channel"], "not_attached"):
                     self._restart()
             case "message":
                 if entry is None:
@@ -308,6 +373,20 @@ class HttpSocket:
                 return  # Asked by us, for another channel's sake.
         self._tell(frame)
 
+    def _entered(self, frame: dict[str, Any], entry: _Entry | None) -> None:
+        """The outcome of entering; of what has been changed since, the next request tells."""
+        if entry is None or entry.enter is None or entry.is_entering is not entry.enter:
+            return
+        code = frame.get("code")
+        if code is None:
+            entry.enter["at"] = frame["at"]
+        elif not entry.enter_refs and code in ERRORS and ERRORS[code].retry:
+            self._restart(frame.get("retry_after_ms", AGAIN_S * 1000) / 1000)
+            return
+        else:
+            entry.enter = None
+        self._answer_entering(entry, {name: frame[name] for name in frame if name not in ("action", "at")})
+
     def _refused(self, error: dict[str, Any], line: str) -> None:
         """A channel of the list is refused, or something else is."""
         channel = error.get("channel")
@@ -322,7 +401,7 @@ class HttpSocket:
             # Asked by us, for another channel's sake: asked again until it is granted or refused for good.
             self._restart(error.get("retry_after_ms", AGAIN_S * 1000) / 1000)
             return
-        del self._entries[channel]
+        self._drop(channel, code)
         self._restart()
         if entry.ref is None:
             self._tell({"type": "detached", "channel": channel, "reason": code})
@@ -350,7 +429,11 @@ class HttpSocket:
                 body = "".join(f"{text}\n" for text, _ in posted)
                 headers = {**self._headers(), "Content-Type": "application/x-ndjson"}
                 response = await self._http.post(
-                    f"{self._api}/frames", content=body.encode(), headers=headers, timeout=POST_WITHIN_S
+                    f"{self._api}/frames",
+                    params={"reader": self._reader},
+                    content=body.encode(),
+                    headers=headers,
+                    timeout=POST_WITHIN_S,
                 )
                 await _check(response)
                 publishes = {frame.get("ref"): frame["channel"] for _, frame in posted if frame["type"] == "publish"}
@@ -360,6 +443,9 @@ class HttpSocket:
                     if channel is not None:
                         (self._failed.add if answer["type"] == "error" else self._failed.discard)(channel)
                     self._texts.put_nowait(line)
+                if any(frame["type"] == "presence" for _, frame in posted):
+                    # The request in use still says that we are there.
+                    self._restart()
         except Refused as refused:
             self._fail(refused)
         except httpx.HTTPError as error:
@@ -432,6 +518,18 @@ async def _check(response: httpx.Response) -> None:
     if not error and seconds.isdecimal():
         error = {"retry_after_ms": int(seconds) * 1000}
     raise Refused(response.status_code, error)
+
+
+def _known_in(frames: list[dict[str, Any]], entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with what an answer tells of it: that it has entered, and whom it has been told of."""
+    known = dict(entry)
+    for frame in frames:
+        if frame.get("channel") == entry["channel"]:
+            if frame["type"] == "presence" and "mark" in frame and entry.get("presence"):
+                known["presence"] = frame["mark"]
+            if frame["type"] == "ok" and "enter" in entry:
+                known["enter"] = {**entry["enter"], "at": frame["at"]}
+    return known
 
 
 def _attached_at_positions(wanted: list[dict[str, Any]], frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
