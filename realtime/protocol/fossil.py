@@ -95,7 +95,8 @@ def _copies(
 def checksum(text: bytes) -> int:
     """The sum of the text as big-endian words of 32 bits, the last one filled up with zeros."""
     words = (len(text) + 3) // 4
-    return sum(unpack(f">{words}I", text + bytes(-len(text) % 4))) & 0xFFFFFFFF
+    total: int = sum(unpack(f">{words}I", text + bytes(-len(text) % 4)))
+    return total & 0xFFFFFFFF
 
 
 def _alike(one: bytes, at: int, other: bytes, other_at: int, most: int) -> int:

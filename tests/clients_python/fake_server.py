@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from realtime.protocol.fossil import delta
 from realtime.protocol.frames import FrameError, parse_frame
 from seriatim_client.core import Core, CoreOptions
 from seriatim_client.effects import Dial, Effect, End, Fail, FetchToken, Hangup, Send, Settle, Tell
@@ -42,11 +43,25 @@ class Followed:
     epoch: str | None
     cursor: str | None = None
     has_acked: bool = False
+    delta: bool = False
+    held: tuple[int, str] | None = None
+    """With deltas: serial and data of the message before, as JSON."""
+
+    def told(self, row: Frame) -> Frame:
+        """The message as this attachment is sent it; a difference wherever there can be one, however long."""
+        if not self.delta:
+            return row
+        held, text = self.held, json.dumps(row["data"])
+        self.held = (row["serial"], text)
+        if held is None:
+            return row | {"data": text}
+        return row | {"base": held[0], "data": delta(held[1].encode(), text.encode())}
 
 
 class FakeServer:
     def __init__(self, client: str | None = "ana") -> None:
         self.client = client
+        self.allows_delta = True
         self.now_ms = 1_763_812_345_000.0
         self.violations: list[str] = []
         self.links: list[Link] = []
@@ -292,20 +307,22 @@ class Link:
             serial = max(log.oldest - 1, log.head - given["rewind"])
         window = min(frame.get("window", 256), server.window)
         followed = self.followed[channel] = Followed(channel, serial, serial, window, log.epoch, cursor)
+        followed.delta = frame.get("delta") == "fossil" and server.allows_delta
         self.write(self.attached(followed, log, serial, skipped is None) | {"ref": frame["ref"]})
         if skipped is not None:
             self.write({"type": "skipped", "channel": channel, "epoch": log.epoch, **skipped})
         if given == "latest":
             newest = {row["key"]: row for row in log.rows.values() if "key" in row}
             for row in sorted(newest.values(), key=lambda each: int(each["serial"])):
-                self.write(row | {"snapshot": True})
+                self.write(followed.told(row) | {"snapshot": True})
+                followed.held = None
             self.write({"type": "snapshot.end", "channel": channel, "epoch": log.epoch, "serial": log.head})
             followed.sent = followed.acked = log.head
         self.news(channel, False)
 
     def attached(self, followed: Followed, log: Log, serial: int, resumed: bool) -> Frame:
         every = min(self.server.ack_every, followed.window)
-        return {
+        frame = {
             "type": "attached",
             "channel": followed.channel,
             "epoch": log.epoch,
@@ -316,6 +333,7 @@ class Link:
             "ack_every": every,
             "ack_ms": self.server.ack_ms,
         }
+        return frame | {"delta": "fossil"} if followed.delta else frame
 
     def news(self, channel: str, is_first: bool) -> None:
         """Writes what the window allows."""
@@ -336,9 +354,10 @@ class Link:
             }
             self.write(said | {"reason": "retention"})
             followed.sent = followed.acked = to
+            followed.held = None
         while followed.sent < log.head and (followed.window == 0 or followed.sent - followed.acked < followed.window):
             followed.sent += 1
-            self.write(log.rows[followed.sent])
+            self.write(followed.told(log.rows[followed.sent]))
 
     def anew(self, channel: str) -> None:
         followed = self.followed.get(channel)
@@ -353,6 +372,7 @@ class Link:
     def unasked(self, followed: Followed, log: Log, serial: int, resumed: bool) -> None:
         followed.sent = followed.acked = serial
         followed.has_acked = False
+        followed.held = None
         followed.epoch = log.epoch
         self.write(self.attached(followed, log, serial, resumed))
 

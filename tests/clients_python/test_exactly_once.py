@@ -6,7 +6,9 @@ consumers, loops that are left in the middle. Each run is made by a seeded gener
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -56,7 +58,7 @@ class Witness:
             if self.last is None or step.serial != self.last + 1:
                 self.faults.append(f"message {step.serial} after {self.last}")
             row = self.bench.server.log(self.name).rows.get(step.serial)
-            if row is not None and row["id"] != step.id:
+            if row is not None and (row["id"], row["data"]) != (step.id, step.data):
                 self.faults.append(f"message {step.serial} is another one")
             self.out = step
         return step is not None
@@ -81,6 +83,8 @@ class Run:
         self.bench = Bench(random.Random(seed + 1).random)
         self.faults = faults
         self.refusing = True
+        self.damaged = 0
+        """Differences that are not what the server made."""
         self.published: dict[str, list[str]] = {name: [] for name in CHANNELS}
         self.outcomes: dict[object, tuple[str, str]] = {}
         server = self.bench.server
@@ -92,7 +96,7 @@ class Run:
             if self.random.random() < 0.5:
                 for index in range(5):
                     server.publish(name, f"before {index}", f"b{index}")
-            self.bench.core.channel(name, from_)
+            self.bench.core.channel(name, from_, delta=self.random.random() < 0.5)
             self.bench.core.want(name, self.bench.now_ms)
             self.witnesses[name] = Witness(self.bench, name)
         self.bench.core.connect(self.bench.now_ms)
@@ -162,8 +166,14 @@ class Run:
         if not isinstance(text, str) or not text.startswith('{"type": "message"'):
             return
         behind = [each for index, each in enumerate(link.to_client) if index > at and isinstance(each, str)]
+        if '"base"' in text and self.random.random() < 0.3:
+            frame = json.loads(text)
+            # A digit of a literal: what comes out is a number again, and another one.
+            data = re.sub(r":([0-8])", lambda found: f":{int(found[1]) + 1}", frame["data"])
+            link.to_client[at] = json.dumps(frame | {"data": data})
+            self.damaged += data != frame["data"]
         # The last one in a full window cannot be missed: nothing comes behind it.
-        if self.random.random() < 0.5 and any(each.startswith(text[:44]) for each in behind):
+        elif self.random.random() < 0.5 and any(each.startswith(text[:44]) for each in behind):
             del link.to_client[at]
         else:
             link.to_client.insert(at, text)
@@ -214,7 +224,7 @@ CASES = [
 def test_each_message_is_processed_once_in_order_and_each_publish_stored_once_in_order(
     from_: Any, faults: set[str]
 ) -> None:
-    cuts = seen = 0
+    cuts = seen = damaged = deltas = 0
     for seed in range(1, RUNS + 1):
         run = Run(seed, from_, faults)
         try:
@@ -227,9 +237,13 @@ def test_each_message_is_processed_once_in_order_and_each_publish_stored_once_in
             raise
         cuts += len(run.bench.server.links) - 1
         seen += sum(witness.processed for witness in run.witnesses.values())
+        damaged += run.damaged
+        deltas += sum("base" in frame for link in run.bench.server.links for frame in link.wrote)
     # The faults must really have hit, or the test proves nothing.
     assert cuts > RUNS
     assert seen > RUNS * 20
+    assert deltas > RUNS * 10
+    assert damaged > 0 or "wire" not in faults
 
 
 def _talk(bench: Bench) -> None:

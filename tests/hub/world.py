@@ -328,7 +328,7 @@ class Client:
 
     def check_data(self, frame: dict[str, Any]) -> None:
         """What the client makes of the frame is what the log has."""
-        data = frame["data"]
+        data: Any = frame["data"]
         assert type(data) is (str if self.deltas else dict), frame
         if not self.deltas:
             assert "base" not in frame

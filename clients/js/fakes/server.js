@@ -3,7 +3,10 @@
 //
 // `strict` is the point: what the client may not do throws, so a test of something else finds it too.
 
+import { createDelta } from "../../../tests/vendor/fossil-delta/fossil-delta.js";
 import { settled } from "./clock.js";
+
+const bytes = (/** @type {string} */ text) => new TextEncoder().encode(text);
 
 export class FakeServer {
   /** Told apart from a refusal: what a client must never do. */
@@ -26,6 +29,7 @@ export class FakeServer {
   window = 256;
   ackEvery = 128;
   ackMs = 10_000;
+  allowsDelta = true;
   name = "fake";
 
   /**
@@ -282,7 +286,7 @@ export class FakeLink {
     }
   }
 
-  attach({ ref, channel, from, window = 256 }) {
+  attach({ ref, channel, from, window = 256, delta }) {
     const { server } = this;
     const log = server.log(channel);
     let position = typeof from === "object" && "serial" in from ? from : null;
@@ -314,6 +318,8 @@ export class FakeLink {
       hasAcked: false,
       window: effective,
       cursor,
+      delta: delta === "fossil" && server.allowsDelta ? "fossil" : undefined,
+      held: null,
     };
     attachment.epoch = log.epoch;
     this.attachments.set(channel, attachment);
@@ -328,13 +334,14 @@ export class FakeLink {
       window: effective,
       ack_every: Math.min(server.ackEvery, effective),
       ack_ms: server.ackMs,
+      delta: attachment.delta,
     });
     if (skipped) this.write({ type: "skipped", channel, epoch: log.epoch, ...skipped });
     if (from === "latest") {
       const newest = new Map();
       for (const row of log.rows.values()) if (row.key !== undefined) newest.set(row.key, row);
       const rows = [...newest.values()].sort((a, b) => a.serial - b.serial);
-      for (const row of rows) this.write({ ...row, snapshot: true });
+      for (const row of rows) this.write({ ...this.told({ ...attachment, held: null }, row), snapshot: true });
       this.write({ type: "snapshot.end", channel, epoch: log.epoch, serial: log.head });
       Object.assign(attachment, { sent: log.head, acked: log.head, base: log.head });
     }
@@ -351,14 +358,26 @@ export class FakeLink {
       const to = log.oldest - 1;
       this.write({ type: "skipped", channel, epoch: log.epoch, from: attachment.sent + 1, to, reason: "retention" });
       attachment.sent = attachment.acked = to;
+      attachment.held = null;
     }
     while (
       attachment.sent < log.head &&
       (attachment.window === 0 || attachment.sent - attachment.acked < attachment.window)
     ) {
       attachment.sent += 1;
-      this.write(log.rows.get(attachment.sent));
+      this.write(this.told(attachment, log.rows.get(attachment.sent)));
     }
+  }
+
+  /** The message as the attachment is sent it; a difference wherever there can be one, however long. */
+  told(attachment, row) {
+    if (attachment.delta === undefined) return row;
+    const { held } = attachment;
+    const text = JSON.stringify(row.data);
+    attachment.held = { serial: row.serial, text };
+    if (held === null) return { ...row, data: text };
+    const delta = new TextDecoder().decode(Uint8Array.from(createDelta(bytes(held.text), bytes(text))));
+    return { ...row, base: held.serial, data: delta };
   }
 
   anew(channel) {
@@ -372,11 +391,12 @@ export class FakeLink {
   }
 
   unasked(attachment, log, serial, resumed) {
-    Object.assign(attachment, { sent: serial, acked: serial, base: serial, hasAcked: false, epoch: log.epoch });
+    Object.assign(attachment, { sent: serial, acked: serial, base: serial, hasAcked: false, epoch: log.epoch, held: null });
     const { ackEvery, ackMs } = this.server;
     const { channel, window } = attachment;
     const pace = { window, ack_every: Math.min(ackEvery, window), ack_ms: ackMs };
-    this.write({ type: "attached", channel, epoch: log.epoch, serial, head: log.head, resumed, ...pace });
+    const { delta } = attachment;
+    this.write({ type: "attached", channel, epoch: log.epoch, serial, head: log.head, resumed, ...pace, delta });
   }
 
   ack(serials) {

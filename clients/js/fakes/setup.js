@@ -6,11 +6,12 @@ import { seeded } from "./random.js";
 import { FakeServer } from "./server.js";
 
 /**
- * @param {{ seed?: number, auto?: boolean, who?: string | null } & Record<string, any>} [options] Others are the client's.
+ * @param {{ seed?: number, auto?: boolean, who?: string | null, allowsDelta?: boolean } & Record<string, any>} [options] Others are the client's.
  */
-export function setup({ seed = 1, auto = true, who = "ana", ...options } = {}) {
+export function setup({ seed = 1, auto = true, who = "ana", allowsDelta = true, ...options } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, { client: who, auto });
+  server.allowsDelta = allowsDelta;
   const client = new Client({ transports: [server], clock, random: seeded(seed), events: null, ...options });
   /** @type {string[]} */
   const states = [];

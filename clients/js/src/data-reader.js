@@ -41,6 +41,7 @@ export class DataReader {
     const held = this.#held;
     this.#held = null;
     if (typeof data !== "string") throw new DeltaError("the data are no text");
+    /** @type {Uint8Array} */
     let text = encoder.encode(data);
     if (base !== undefined) {
       if (held === null || held.serial !== base) throw new DeltaError(`message ${base} is not at hand`);

@@ -291,6 +291,45 @@ test("a step other than 1 is reported, and the channel resumes on the same conne
   assert.equal(server.links.length, 1);
 });
 
+test("messages come as differences where that is asked for and allowed, and nobody sees it", async () => {
+  for (const [delta, allowsDelta] of [["fossil", true], ["fossil", false], [null, true]]) {
+    const { server, link, messages } = await attached({ options: { delta }, allowsDelta });
+    for (let load = 1; load <= 3; load++) server.publish(NAME, { load, state: "as it was before" });
+    await settled();
+    assert.deepEqual(messages.map(({ data }) => data.load), [1, 2, 3]);
+    assert.ok(messages.every((message) => !("base" in message)));
+    const bases = link.wrote.flatMap(({ type, base }) => (type === "message" ? [base] : []));
+    assert.deepEqual(bases, delta && allowsDelta ? [undefined, 1, 2] : [undefined, undefined, undefined]);
+  }
+  assert.throws(() => setup().client.channel(NAME, { delta: "vcdiff" }), { code: "bad_frame" });
+});
+
+test("a difference that does not fit is told, and asked for again whole", async () => {
+  const { server, channel, link, messages } = await attached({ options: { delta: "fossil" } });
+  const errors = [];
+  channel.on("error", (error) => errors.push(error.code));
+  for (let load = 1; load <= 2; load++) server.publish(NAME, { load, state: "as it was before" });
+  await settled();
+  server.auto = false;
+  server.publish(NAME, { load: 3, state: "as it was before" });
+  const frame = JSON.parse(link.toClient[0]);
+  link.toClient[0] = JSON.stringify({ ...frame, data: frame.data.replace(":3", ":4") });
+  server.auto = true;
+  link.soon();
+  await settled();
+  assert.deepEqual(errors, ["delta"]);
+  assert.deepEqual(messages.map(({ data }) => data.load), [1, 2, 3]);
+  assert.equal(link.wrote.at(-1).base, undefined);
+  assert.deepEqual(froms(server).at(-1), { epoch: server.log(NAME).epoch, serial: 2 });
+});
+
+test("acks count what messages are, not how few bytes told them", async () => {
+  const { server, link } = await attached({ options: { delta: "fossil" }, ackEvery: 100 });
+  for (let load = 1; load <= 5; load++) server.publish(NAME, { load, state: "x".repeat(60_000) });
+  await settled();
+  assert.deepEqual(acks(link), [5]);
+});
+
 test("a message that comes twice is delivered once", async () => {
   const { server, link, messages } = await attached();
   server.publish(NAME, 1);

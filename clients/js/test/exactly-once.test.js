@@ -29,7 +29,8 @@ class Witness {
   see(message, log) {
     if (message.serial !== this.last + 1) this.faults.push(`message ${message.serial} after ${this.last}`);
     const row = log.rows.get(message.serial);
-    if (row && row.id !== message.id) this.faults.push(`message ${message.serial} is another one`);
+    if (row && (row.id !== message.id || row.data !== message.data))
+      this.faults.push(`message ${message.serial} is another one`);
     this.last = message.serial;
     this.processed += 1;
   }
@@ -96,7 +97,7 @@ async function run(seed, { consumer, from, faults, http = false }) {
     if (random() < 0.5) for (let i = 0; i < 5; i++) server.publish(name, `before ${i}`, { id: `b${i}` });
     const witness = new Witness();
     witnesses.set(name, witness);
-    const channel = client.channel(name, { from });
+    const channel = client.channel(name, { from, delta: random() < 0.5 ? "fossil" : null });
     channel.on("attached", (frame) => witness.begin(frame));
     channel.on("error", () => {});
     channel.on("discontinuity", (discontinuity) => witness.skip(discontinuity));
