@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ class Publisher:
         self._site = site
         self._token = site.manage("shell", "--verbosity", "0", given=_PREPARE).split("TOKEN ")[1].split()[0]
         self.heads = dict.fromkeys(CHANNELS, 0)
+        # The worker is told of new namespaces a moment later.
+        for channel in CHANNELS:
+            eventually(lambda channel=channel: self._is_there(channel), LONG_S)  # type: ignore[misc]
+
+    def _is_there(self, channel: str) -> bool:
+        try:
+            self.more(10, channel)
+        except urllib.error.HTTPError as error:
+            assert error.code == 404, error
+            return False
+        return True
 
     def publish(self, channel: str, messages: list[dict[str, Any]]) -> None:
         self._ask(channel, "", {"messages": messages})
@@ -105,9 +117,7 @@ class Publisher:
 
 @pytest.fixture(scope="module")
 def publisher(site: Site) -> Publisher:
-    publisher = Publisher(site)
-    publisher.more(30)
-    return publisher
+    return Publisher(site)
 
 
 @pytest.fixture
@@ -247,7 +257,6 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
     with StallingProxy(site.port) as line:
         ana = Person(SimpleNamespace(url=f"http://127.0.0.1:{line.port}"), browser, "ana").log_in()  # type: ignore[arg-type]  # its address is enough
         url = make_dashboard(ana, channel)
-        publisher.more(10, channel)
 
         def publish() -> None:
             for _ in range(20):
