@@ -23,7 +23,7 @@ from realtime.conf import settings
 from realtime.connection import Connection
 from realtime.links import TEXTS
 from realtime.protocol.codec import encode
-from realtime.protocol.errors import ProtocolError
+from realtime.protocol.errors import ERRORS, ProtocolError
 from realtime.protocol.frames import MAX_REF_CHARS
 from realtime.protocol.names import MAX_INTEGER, ClientId, is_client_id
 from realtime.tokens import Identity
@@ -80,7 +80,7 @@ async def serve_frames(request: Request, send: Send, running: Worker, cors: list
     place = http.admit(request, running, returning=True)
     try:
         if ordered is None:
-            answers = await _handle(running, identity, texts, place, reader, replay=False)
+            answers, _ = await _handle(running, identity, texts, place, reader, replay=False)
         else:
             answers = await _handle_in_order(running, identity, texts, place, reader, *ordered)
     finally:
@@ -165,8 +165,11 @@ async def _handle_in_order(
     _handling.add(post)
     try:
         known = await http.ask(running, lambda: upstreams.reached(*key)) if seq > _reached.get(key, 0) else seq
-        answers = await _handle(running, identity, texts, place, reader, replay=known >= seq)
+        answers, whole = await _handle(running, identity, texts, place, reader, replay=known >= seq)
         if known < seq:
+            if not whole:
+                # It will come again, and what is behind it must not overtake what it still has to publish.
+                return answers
             await http.ask(running, lambda: upstreams.advance(*key, seq, time.time()))
         _remember(key, seq)
         return answers
@@ -247,15 +250,18 @@ def is_ref(value: object) -> bool:
 
 async def _handle(
     running: Worker, identity: Identity, texts: list[str], place: Any, reader: str | None, *, replay: bool
-) -> list[str]:
-    """The answers to frames, as texts."""
+) -> tuple[list[str], bool]:
+    """The answers to frames, as texts; and whether nothing of them is left to be sent again."""
     link = AnswersLink()
     connection = Connection(running, link, "frames", place)
     connection.reader = reader
+    publishes: list[int] = []
     try:
         connection.open_as(identity)
         for index, text in enumerate(texts):
             kind = _type_of(text)
+            if kind == "publish":
+                publishes.append(index)
             if kind in NOT_HERE:
                 link.answers[index] = _not_here(str(kind), text)
             elif not (replay and kind == "signal"):
@@ -269,7 +275,16 @@ async def _handle(
     answers = [encode(link.answers[index]) for index in sorted(link.answers)]
     if link.closed is not None:
         answers.append(encode(close_frame(*link.closed)))
-    return answers
+    return answers, not any(_is_for_later(link.answers.get(index)) for index in publishes)
+
+
+def _is_for_later(answer: dict[str, object] | None) -> bool:
+    """Whether the frame that was answered so is to be sent again as it is."""
+    if answer is None:
+        return True
+    code = str(answer.get("code"))
+    # `order` stands behind another one that failed, and that one decides.
+    return answer["type"] == "error" and code != "order" and ERRORS[code].retry
 
 
 async def _progress(link: AnswersLink) -> None:

@@ -31,6 +31,9 @@ from realtime.transports.http import Header, Request, Send
 from realtime.transports.links import HttpLink
 from realtime.worker import Worker
 
+DENIAL = "websocket.http.response"
+"""The extension of ASGI by which a handshake is refused with a status of ours."""
+
 RESPONSE_BYTES = 131_072
 """A streaming response ends after so much, and the client opens the next: browsers keep what a request has brought."""
 
@@ -670,8 +673,8 @@ async def serve_socket(
             http.check_place(request)
         await running.ready.wait()
         session.handler = service.open(session, request, running)
-    except ProtocolError:
-        await send({"type": "websocket.close"})
+    except ProtocolError as error:
+        await _deny(scope, send, error)
         return
     await send({"type": "websocket.accept", "subprotocol": None})
     session.begun()
@@ -681,6 +684,18 @@ async def serve_socket(
     finally:
         reading.cancel()
         session.handler.gone()
+
+
+async def _deny(scope: dict[str, Any], send: Any, error: ProtocolError) -> None:
+    """Refuses the handshake, with the status and the hint where the server can say them: a full worker is no wall."""
+    if DENIAL not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", PLAIN)]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    await send({"type": f"{DENIAL}.start", "status": error.http_status, "headers": headers})
+    await send({"type": f"{DENIAL}.body", "body": str(error).encode()})
 
 
 async def _read(session: Session, raw: bool, receive: Any) -> None:

@@ -32,9 +32,13 @@ async def serve_channel_events(request: Request, send: Send, running: Worker, co
     """`GET /channels/{name}/events`: one channel for a plain EventSource."""
     query = request.query()
     identity, listed = await tickets.identify(request, query, running)
-    if listed is not None and request.name not in [each.channel for each in listed]:
+    # Of a ticket the position counts, too: who was told to begin there would miss what came since.
+    found = [Wanted(request.name)] if listed is None else [each for each in listed if each.channel == request.name]
+    if not found:
         raise ProtocolError("forbidden", "The ticket is not for this channel.", remedy="Get one with it in `attach`.")
-    wanted = Wanted(request.name, attaching.parse_from(query["from"][-1]) if "from" in query else attaching.ABSENT)
+    wanted = found[0]
+    if "from" in query:
+        wanted.position = attaching.parse_from(query["from"][-1])
     last_id = request.headers.get("last-event-id")
     if last_id:
         wanted.position = attaching.parse_from(last_id)

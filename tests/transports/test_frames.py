@@ -10,6 +10,7 @@ import pytest
 
 from realtime import authorization, tokens, upstreams, worker
 from realtime.models import Upstream
+from realtime.protocol.errors import ProtocolError
 from realtime.transports import frames
 from tests.conversation import connected, in_thread, token
 from tests.transports.exchange import asked, lines_of, opened, refused
@@ -189,6 +190,38 @@ async def test_a_replayed_post_is_answered_and_has_no_effect_again() -> None:
         await peer.read(type="signal")
         await peer.read(type="message")
         await peer.nothing_else()
+
+
+async def test_a_post_of_which_something_is_refused_for_now_holds_up_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frames, "ORDER_WAIT_S", 0.1)
+    await post({"type": "ping"})
+    running = worker.current()
+    assert running is not None
+    submit = running.writer.submit
+
+    def once_away(append: Any) -> None:
+        monkeypatch.setattr(running.writer, "submit", submit)
+        raise ProtocolError("unavailable")
+
+    first = [{"type": "publish", "channel": "a", "messages": [{"id": name, "data": 1}]} for name in ("x", "y")]
+    monkeypatch.setattr(running.writer, "submit", once_away)
+    answers = await post(*first, query=numbered(1))
+    assert [each.get("code") or each["serials"] for each in answers] == ["unavailable", [1]]
+    await refused(409, "order", "POST", "/frames", numbered(2), body=json.dumps(publish("a", 2)).encode())
+    again = await post(*first, query=numbered(1))
+    assert [each["serials"] for each in again] == [[2], [1]]
+    assert (await post(publish("a", 2), query=numbered(2)))[0]["serials"] == [3]
+
+
+async def test_a_post_of_which_something_is_refused_for_good_holds_up_nobody() -> None:
+    chained = {**publish("a", 1), "chained": True}
+    answers = await post(
+        publish("$nobody", 1), publish("a", float("1e3")), {**chained, "messages": []}, query=numbered(1)
+    )
+    assert [each.get("code") for each in answers] == ["bad_channel", None, "bad_frame"]
+    assert (await post(publish("a", 2), query=numbered(2)))[0]["serials"] == [2]
 
 
 async def test_upstreams_of_two_clients_are_two() -> None:

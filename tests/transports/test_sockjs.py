@@ -184,6 +184,13 @@ async def test_origins_and_room_are_checked() -> None:
     assert running is not None
     running.load.admission.limits = Limits(connections=1)
     assert (await asked("POST", "/sockjs/000/another/xhr")).status == 503
+    for path in ("/sockjs/000/another/websocket", "/sockjs/websocket"):
+        peer = WebsocketCommunicator(get_application(no_django), path, [HOST])
+        peer.scope["extensions"] = {"websocket.http.response": {}}
+        await peer.send_input({"type": "websocket.connect"})
+        denied = await peer.receive_output(PATIENCE_S)
+        assert (denied["status"], int(dict(denied["headers"])[b"retry-after"]) > 0) == (503, True)
+        await peer.receive_output(PATIENCE_S)
 
 
 async def test_the_test_services_are_mounted_only_where_the_settings_say_so(realtime_settings: Any) -> None:

@@ -53,6 +53,16 @@ async def test_a_ticket_opens_the_events_of_its_list_again_and_again() -> None:
         await stream.told("attached")
 
 
+async def test_the_positions_of_its_list_count_for_one_channel_alone_too() -> None:
+    epoch = await publish("a", 1, 2, 3)
+    text = await ticket("b", {"channel": "a", "from": {"epoch": epoch, "serial": 1}})
+    async with opened("GET", "/channels/a/events", **given(text)) as stream:
+        assert [each["data"]["data"] for each in await stream.messages(2)] == [2, 3]
+    last_id = [(b"last-event-id", f"{epoch}.2".encode())]
+    async with opened("GET", "/channels/a/events", headers=last_id, **given(text)) as stream:
+        assert [each["data"]["data"] for each in await stream.messages(1)] == [3]
+
+
 async def test_it_is_worthless_elsewhere() -> None:
     text = await ticket("a")
     await refused(403, "forbidden", "GET", "/channels/b/events", **given(text))
