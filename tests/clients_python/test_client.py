@@ -382,6 +382,23 @@ async def test_presence_is_entered_again_after_each_loss(site: Site, token: Call
         assert heard == [set(), {"ana"}, {"ana"}, {"ana"}, set()]
 
 
+async def test_presence_over_requests(site: Site, token: Callable[..., str], client: Client, name: str) -> None:
+    async with Client(site.url, token=token("bo"), transports=["polling"]) as bo:
+        mine, theirs = client.channel(name, presence=True), bo.channel(name, presence=True)
+        await asyncio.gather(mine.attach(), theirs.attach())
+        await mine.presence.enter(1)
+        await theirs.presence.enter("by polls")
+        await aeventually(lambda: set(mine.presence.members) == set(theirs.presence.members) == {"ana", "bo"})
+        # Another channel opens the stream anew: nobody sees that.
+        await client.channel(f"{name}-b").attach()
+        await mine.presence.update(2)
+        await aeventually(lambda: theirs.presence.members["ana"].data == 2)
+        await mine.presence.leave()
+        await aeventually(lambda: set(theirs.presence.members) == {"bo"})
+        await theirs.detach()
+        await aeventually(lambda: mine.presence.count == 0)
+
+
 def test_presence_for_threads(site: Site, token: Callable[..., str], name: str) -> None:
     with SyncClient(site.url, token=token("ana")) as client:
         channel = client.channel(name, presence=True)
