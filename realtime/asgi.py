@@ -20,7 +20,10 @@ from django.utils.module_loading import import_string
 from realtime import worker
 from realtime.conf import settings
 from realtime.consumers import RealtimeConsumer
+from realtime.protocol.codec import encode
+from realtime.protocol.errors import ProtocolError
 from realtime.transports import routing as transports
+from realtime.turns import Full
 
 ROLES = ("all", "realtime", "web")
 
@@ -31,6 +34,9 @@ but these."""
 HEALTH = ("/healthz", "/readyz", "/metrics")
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+RETRY_S = 2
+"""After so long a request that found no room is welcome again."""
 
 NOT_FOUND = [(b"content-type", b"text/plain; charset=utf-8")]
 
@@ -45,7 +51,7 @@ def get_application(django_application: Application, *, websocket: Application |
     router = ProtocolTypeRouter(
         {
             "websocket": _at_our_path(RealtimeConsumer.as_asgi(), websocket),
-            "http": django_application,
+            "http": _in_turn(django_application),
             "lifespan": _lifespan,
         }
     )
@@ -106,6 +112,44 @@ def _at_our_path(platform: Application, others: Application | None) -> Applicati
             await send({"type": "websocket.close"})
 
     return application
+
+
+def _in_turn(django_application: Application) -> Application:
+    """Django's requests one after the other while the sockets have much to do; health is asked and told at any time."""
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        running = worker.current()
+        if running is None or scope["path"].endswith(HEALTH):
+            await django_application(scope, receive, send)
+            return
+        try:
+            turn = await running.turns.take()
+        except Full:
+            await _refuse(send)
+            return
+
+        async def send_and_end(message: dict[str, Any]) -> None:
+            # The view is done. What follows are bytes, for as long as the client takes.
+            turn.end()
+            await send(message)
+
+        try:
+            await django_application(scope, receive, send_and_end)
+        finally:
+            turn.end()
+
+    return application
+
+
+async def _refuse(send: Any) -> None:
+    error = ProtocolError("unavailable", "Too many requests wait for this worker.", retry_after_ms=1000 * RETRY_S)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"retry-after", b"%d" % RETRY_S),
+    ]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": encode(error.body()).encode()})
 
 
 async def _lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:

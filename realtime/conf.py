@@ -408,6 +408,27 @@ class Settings:
         "Proxies whose X-Forwarded-For is believed; from everybody else the header is text that anybody can send.",
     )
 
+    # -- HTTP in the same process: see docs/explanation/load.md --------------------------------------------------------
+    HTTP_AT_ONCE = Key(
+        1,
+        "requests per worker",
+        "Django's requests that run at once while the sockets keep the event loop busy: each is a thread that wants "
+        "the interpreter, and none is quicker for another beside it.",
+        least=1,
+    )
+    HTTP_TURN_MS = Key(
+        250,
+        "milliseconds",
+        "So long a request may hold up others: one that waits for something else does not need the interpreter.",
+        least=1,
+    )
+    HTTP_WAITING = Key(
+        1000,
+        "requests per worker",
+        "That wait for their turn; more get 503. It is some seconds' work, after which nobody waits for an answer.",
+        least=1,
+    )
+
     # -- shedding: what is given up under load; how the thresholds were found is in docs/explanation/load.md -----------
     LAG_HIGH_MS = Key(
         1000,

@@ -45,6 +45,9 @@ TELL_EVERY_S = 10.0
 MEMORY_SHARE = 0.9
 """Of the memory that the control group allows: what is beyond is the operating system's to take, by a kill."""
 
+BUSY_SHARE = 0.1
+"""Of a core, from which the loop counts as busy: below it, whoever waits for the interpreter has it soon."""
+
 FILES_KEPT = 256
 """File descriptors that are not for clients: databases, Redis, logs, static files, HTTP requests."""
 
@@ -67,6 +70,9 @@ class Load:
         """As of the last look."""
         self.shed = 0
         """Idle connections that were sent away since the start."""
+        self.share = 0.0
+        """Of a core, that the loop's thread used lately."""
+        self._shared_at = (0.0, 0.0)
         self._timer: asyncio.TimerHandle | None = None
         self._memory_at = 0.0
         self._told_at = 0.0
@@ -117,6 +123,13 @@ class Load:
         """New connections are refused, or were a moment ago."""
         return self.admission.refusing(time.monotonic())
 
+    # ------------------------------------------------------------------ what waits
+
+    @property
+    def busy(self) -> bool:
+        """The loop has much to do: what else wants the interpreter has to be modest."""
+        return self.share >= BUSY_SHARE
+
     # ------------------------------------------------------------------ what is given up
 
     @property
@@ -140,6 +153,9 @@ class Load:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        used, (before_s, used_before_s) = time.thread_time(), self._shared_at
+        self._shared_at = now, used
+        self.share = (used - used_before_s) / max(now - before_s, MEASURE_EVERY_S)
         if now - self._memory_at >= MEMORY_EVERY_S:
             self._memory_at = now
             self.memory_bytes = self._memory.in_use(rss_bytes(), sys.getallocatedblocks())

@@ -56,6 +56,7 @@ from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
 from realtime.signalling import Signalling
 from realtime.tokens import SessionEnd
+from realtime.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +181,7 @@ class Worker:
         # Followed before anything is read into memory, so that no change falls in between.
         self.control = Follower(loop, self.hub, self._load_namespaces)
         self.load = Load(loop, self._measure)
+        self.turns = Turns(loop, lambda: self.load.busy)
         self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
         self.presence = Presence(
             loop, self.writer, self.reader, self._hint_presence, self._tell_left, secrets.token_urlsafe(9)
