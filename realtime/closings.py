@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.utils import timezone
 
 from realtime import elsewhere
@@ -86,7 +86,7 @@ def _freshen() -> None:
     if _loading.acquire(blocking=_read_at == -math.inf):
         try:
             load()
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("Closed channels cannot be read, the old ones go on: %s", error)
         finally:
             _loading.release()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from django.db import DatabaseError, connections, transaction
+from django.db import Error, connections, transaction
 
 from realtime import counting
 from realtime.conf import settings
@@ -123,7 +123,7 @@ class Cursors:
         def work() -> None:
             try:
                 _store(noted)
-            except DatabaseError as error:
+            except Error as error:
                 counting.database_errors.add("cursors")
                 logger.warning("Storing %d cursors failed; they are stored later: %s", len(noted), error)
                 connections[settings.DATABASE].close()
@@ -164,7 +164,7 @@ def _open(key: CursorKey, head: Position) -> Opened:
                 "SELECT epoch, serial FROM realtime_cursor WHERE channel = %s AND client = %s AND name = %s", [*key]
             )
             return Opened(Position(*cursor.fetchone()))
-    except DatabaseError as error:
+    except Error as error:
         counting.database_errors.add("cursors")
         logger.warning("Opening a cursor failed: %s", error)
         connections[settings.DATABASE].close()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models.signals import post_delete, post_save
 
 from realtime import elsewhere
@@ -199,7 +199,7 @@ def _freshen() -> None:
     if _loading.acquire(blocking=_read_at == -math.inf):
         try:
             load()
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("Limits cannot be read, the old ones go on: %s", error)
         finally:
             _loading.release()

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from django.db import DatabaseError, connections, transaction
+from django.db import Error, connections, transaction
 from django.db.models import Count, Sum
 
 from realtime import counting, limits
@@ -240,7 +240,7 @@ class Presence:
             written: _Written | None = None
             try:
                 written = _write(self._worker, rows, new, renew)
-            except DatabaseError as error:
+            except Error as error:
                 counting.database_errors.add("presence")
                 logger.warning("Storing who is present failed; it is tried again: %s", error)
                 connections[settings.DATABASE].close()

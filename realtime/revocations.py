@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.db.models import Q
 
 from realtime import elsewhere
@@ -102,7 +102,7 @@ def _current() -> _Table:
         return _table
     try:
         load()
-    except DatabaseError as error:
+    except Error as error:
         # What was known holds on. A process that never could read lets in whom the signature lets in, and says so.
         logger.warning("Revocations cannot be read: %s", error)
     finally:

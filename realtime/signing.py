@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from django.conf import settings as django_settings
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.db.models import Q
 
 from realtime import elsewhere
@@ -70,7 +70,7 @@ def known() -> tuple[Mapping[str, Given], str | None]:
     if _loading.acquire(blocking=_read_at == -math.inf):
         try:
             load()
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("Signing keys cannot be read, the old ones go on: %s", error)
         finally:
             _loading.release()

@@ -49,6 +49,7 @@ from realtime.layers import shards
 from realtime.load import Load, Measurements
 from realtime.log import incarnation, intake, outbox, retention
 from realtime.log.reader import LogReader
+from realtime.log.sql import tell_failure
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
 from realtime.presence import LOOK_S, Presence
@@ -611,11 +612,14 @@ class Worker:
             self.counts.deleted += retention.delete_chunks()
             cursors.forget_old(time.time())
             upstreams.forget_old(time.time())
+        if not self.ready.is_set():
+            # The rules are not known yet: the database was away since this worker began.
+            return
             presence.forget_old()
             self.counts.retained_at = time.time()
-        except Exception:
+        except Exception as error:
             counting.database_errors.add("retention")
-            logger.exception("Retention failed; it is tried again.")
+            tell_failure(logger, "Retention failed; it is tried again", error)
         finally:
             connections[settings.DATABASE].close()
 
@@ -630,9 +634,9 @@ def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
     """In the thread for maintenance."""
     try:
         retention.expire(rules)
-    except Exception:
+    except Exception as error:
         counting.database_errors.add("retention")
-        logger.exception("Messages whose time to live is over could not be taken; it is tried again.")
+        tell_failure(logger, "Messages whose time to live is over could not be taken; it is tried again", error)
     finally:
         connections[settings.DATABASE].close()
 
@@ -649,9 +653,9 @@ def _relabel() -> bool:
     """Gives new epochs to logs whose epochs are of an earlier incarnation; whether all have one. In a thread."""
     try:
         return incarnation.relabel()
-    except Exception:
+    except Exception as error:
         counting.database_errors.add("incarnation")
-        logger.exception("Logs could not be given new epochs; it is tried again.")
+        tell_failure(logger, "Logs could not be given new epochs; it is tried again", error)
         return False
     finally:
         connections[settings.DATABASE].close()

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from realtime import namespaces, worker
-from realtime.log import outbox, reads
+from realtime.log import incarnation, outbox, reads
 from realtime.log.types import News
+from realtime.log.witness import Unsound
 from realtime.models import Namespace, Outbox
 from realtime.protocol.names import ChannelName
 from realtime.publishing import publish
@@ -160,3 +161,70 @@ async def test_a_worker_relays_at_once_what_its_own_process_commits(
 
     await sync_to_async(work, thread_sensitive=False)()
     await aeventually(lambda: sync_to_async(data_of)("orders"))
+
+
+# ---------------------------------------------------------------- a database that is away
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("terminating connection due to administrator command\nserver closed the connection"),
+        InterfaceError("the cursor is closed"),
+    ],
+)
+def test_a_connection_that_was_terminated_is_one_line_and_no_trace(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(outbox, "_relay_some", broken)
+    assert relay() == (0, [])
+    monkeypatch.setattr(outbox, "_relay_some", unsound)
+    monkeypatch.setattr(incarnation, "settle", broken)
+    assert relay() == (0, [])
+    assert len(caplog.records) == 2
+    for record in caplog.records:
+        assert record.levelname == "WARNING" and record.exc_info is None
+        assert str(error).split()[0] in record.getMessage() and "\n" not in record.getMessage()
+
+
+def unsound(*_: object) -> Any:
+    raise Unsound
+
+
+def test_a_fault_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(outbox, "_relay_some", unsound)
+    monkeypatch.setattr(incarnation, "settle", broken)
+    assert relay() == (0, [])
+    (record,) = caplog.records
+    assert record.exc_info is not None and "a fault" in caplog.text
+
+
+async def test_a_regular_count_of_a_database_that_is_away_is_one_line(
+    running: worker.Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> outbox.Backlog:
+        with reads.reading():
+            raise OperationalError("terminating connection")
+
+    monkeypatch.setattr(outbox, "count_backlog", broken)
+    before = running.backlog
+    running._count_backlog()
+    await aeventually(lambda: "A read failed" in caplog.text)
+    assert "Traceback" not in caplog.text and running.backlog is before
+
+
+async def test_nothing_expires_before_the_rules_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    started = worker.ensure()
+    try:
+        assert not started.ready.is_set()
+        started._expire()
+        assert started._expiring is None
+        await started.ready.wait()
+    finally:
+        await started.stop()

@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, Error, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from realtime import counting
 from realtime.conf import settings
 from realtime.log import incarnation
 from realtime.log.patience import idle_limit, patience
+from realtime.log.reads import reading
 from realtime.log.rounds import Rounds
-from realtime.log.sql import discard, raise_if_replaced, reopen_if_replaced
+from realtime.log.sql import discard, raise_if_replaced, reopen_if_replaced, tell_failure
 from realtime.log.types import Append, News, Published
 from realtime.log.witness import Unsound, advance_mark
 from realtime.protocol.errors import ProtocolError
@@ -81,9 +82,9 @@ def relay(announce: Callable[[list[News]], object], creates: Callable[[ChannelNa
                 return moved
             settled = True
             continue
-        except DatabaseError as error:
+        except Error as error:
             counting.database_errors.add("outbox")
-            logger.warning("Relaying the outbox failed; it is tried again: %s", error)
+            tell_failure(logger, "Relaying the outbox failed; it is tried again", error, logging.WARNING)
             discard(connections[settings.DATABASE])
             return moved
         moved += count
@@ -97,16 +98,16 @@ def _settle() -> bool:
     """Has the incarnation settled; the relaying transaction has ended. False: not now."""
     try:
         incarnation.settle()
-    except Exception:
+    except Exception as error:
         counting.database_errors.add("outbox")
-        logger.warning("Relaying the outbox waits for the incarnation of the database", exc_info=True)
+        tell_failure(logger, "Relaying the outbox waits for the incarnation of the database", error, logging.WARNING)
         return False
     return True
 
 
 def count_backlog() -> Backlog:
     """Counts what is committed in the outbox. For a thread that may read."""
-    with connections[settings.DATABASE].cursor() as cursor:
+    with reading() as cursor:
         cursor.execute(
             "SELECT count(*), min(created) FROM"
             " (SELECT created FROM realtime_outbox WHERE refusal = '' ORDER BY id LIMIT %s) AS waiting",

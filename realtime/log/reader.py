@@ -22,6 +22,7 @@ from realtime.conf import settings
 from realtime.counting import SECONDS, Histogram
 from realtime.log import incarnation, reads
 from realtime.log.patience import patience
+from realtime.log.sql import tell_failure
 from realtime.log.types import NEVER_USED, Known, LogState, Page
 from realtime.protocol.names import ChannelName
 
@@ -76,9 +77,9 @@ class LogReader:
             try:
                 with patience(connections[settings.DATABASE]):
                     return read()
-            except Exception:
+            except Exception as error:
                 counting.database_errors.add("reader")
-                logger.warning("A read of the log failed.", exc_info=True)
+                tell_failure(logger, "A read failed", error, logging.WARNING)
                 return None
 
         def answered(future: asyncio.Future[T | None]) -> None:

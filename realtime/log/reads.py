@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.db.backends.utils import CursorWrapper
 
 from realtime.conf import settings
@@ -50,7 +50,7 @@ def reading() -> Iterator[CursorWrapper]:
         reopen_if_replaced(connection)
         with patience(connection), connection.cursor() as cursor:
             yield cursor
-    except DatabaseError as error:
+    except Error as error:
         if not is_away(error):
             raise
         discard(connection)

@@ -55,6 +55,7 @@ from realtime.log.sql import (
     raise_if_replaced,
     reopen_if_replaced,
     sqlstate_of,
+    tell_failure,
 )
 from realtime.log.types import Append, News, Published
 from realtime.log.witness import Unsound, Witness, advance_mark
@@ -294,8 +295,9 @@ class Rounds:
         """Has the incarnation settled, before any serial is given; False when the database does not let it be."""
         try:
             incarnation.settle()
-        except Exception:
-            logger.warning("The incarnation of the database could not be settled; it is tried again", exc_info=True)
+        except Exception as error:
+            what = "The incarnation of the database could not be settled; it is tried again"
+            tell_failure(logger, what, error, logging.WARNING)
             result.away = True
             return False
         return True

@@ -26,6 +26,7 @@ from realtime.log.witness import (
     number_of,
     sqlite_witness,
 )
+from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import is_platform_name
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,14 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or (
         isinstance(error, DatabaseError) and sqlstate_of(error) in _NOT_SERVING
     )
+
+
+def tell_failure(logger: logging.Logger, what: str, error: Exception, level: int = logging.ERROR) -> None:
+    """Logs that something failed which is tried again: in one line where the database is away, else with the trace."""
+    if is_away(error) or (isinstance(error, ProtocolError) and error.code == "unavailable"):
+        logger.warning("%s: %s", what, " ".join(str(error).split()))
+    else:
+        logger.log(level, "%s", what, exc_info=error)
 
 
 def discard(connection: BaseDatabaseWrapper) -> None:
