@@ -359,7 +359,7 @@ class Settings:
         16_384,
         "bytes",
         "Data up to this size go out as differences to those who asked for deltas; larger ones whole. Making one holds "
-        "up the loop for a tenth of a millisecond at 3 KB and two or three at this size, once per message.",
+        "up the loop for half a millisecond at 10 KB, and for some at worst, once per message.",
     )
     LINGER_S = Key(5, "seconds", "Keeps following a channel after its last subscriber left: page loads come back.")
 

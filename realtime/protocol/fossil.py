@@ -24,7 +24,7 @@ CHUNK_BYTES: Final = 8
 """What has to be alike at an anchor. A shorter copy saves nothing: it takes six bytes and parts a literal."""
 
 LONG_BYTES: Final = 24
-"""What is looked for first. Rows of a table begin alike; where they have moved, this much of one tells it from others."""
+"""What is looked for first. Rows of a table begin alike; where they have moved, this much of it tells it apart."""
 
 _ANCHOR: Final = re.compile(rb"[,{}\[\] ]+")
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
