@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from tests.conftest import MS, WITHIN_S, aeventually
 from tests.e2e.processes import ServerProcess
+from tests.e2e.rotation import Operator, Run
 from tests.e2e.wire import Talker, request, talker, token
 from tests.servers import Postgres, Redis
 
@@ -297,3 +298,49 @@ async def test_a_limit_of_another_process_holds_at_all_workers(workers: Workers)
 async def published(socket: Talker, message: dict[str, Any]) -> bool:
     frame = {"type": "publish", "ref": f"r{time.time_ns()}", "channel": "room", "messages": [message]}
     return bool((await socket.ask(frame))["type"] == "published")
+
+
+async def rotate_and_revoke(workers: Workers, *, clients: int, rotations: int, seed: int) -> None:
+    """Keys go round, and with each round somebody's token is taken back by `jti`, by client, by API key, by its key."""
+    operator = Operator(workers.first)
+    operator.start()
+    try:
+        run = Run((workers.first.port, workers.second.port), operator, seed=seed, refresh_s=clients / 20)
+        key = await run.api_key("shop")
+        await run.rotate("HS256", key, hurry=True)
+        await run.enter(clients, key)
+        for algorithm in ("EdDSA", "ES256", "RS256", "HS256", "EdDSA")[:rotations]:
+            sleepers = await run.enter(3, key, sleeper=True)
+            victims = await run.enter(2, key, sleeper=True)
+            doomed_key = await run.api_key("doomed")
+            doomed = await run.enter(3, doomed_key, sleeper=True)
+            old = await run.rotate(algorithm, key)
+            await run.put_out(victims[:1], f"desk.revoke('jti', {victims[0].jti!r}, actor='run')")
+            await run.put_out(victims[1:], f"desk.revoke('client', {victims[1].name!r}, actor='run')")
+            await run.put_out(doomed, f"desk.revoke('key', {doomed_key.split('_')[1]!r}, actor='run')")
+            await run.refreshed()
+            await run.put_out(sleepers, f"desk.retire_key({old!r}, actor='run')")
+        await run.end()
+        await operator.act(f"desk.retire_key({run.current!r}, actor='run')")
+    finally:
+        await asyncio.to_thread(operator.close)
+    print(run.figures)
+    assert not run.figures.cut and not run.figures.stayed
+    assert max(run.figures.out_s) < WITHIN_S
+    assert len(run.figures.out_s) == 8 * rotations and len(run.figures.kids) == rotations + 1
+    assert run.figures.refreshed > clients / 4
+
+
+async def test_keys_go_round_and_tokens_are_revoked_and_no_valid_client_is_cut(servers: Workers) -> None:
+    """Without Redis, when news travel through the log alone."""
+    await servers.stop_redis()
+    try:
+        await rotate_and_revoke(servers, clients=20, rotations=1, seed=1)
+    finally:
+        await asyncio.to_thread(servers.redis.resume)
+
+
+@pytest.mark.slow
+async def test_the_same_with_hundreds_of_clients(workers: Workers) -> None:
+    """With -s it says what happened."""
+    await rotate_and_revoke(workers, clients=300, rotations=5, seed=2)
