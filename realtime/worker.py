@@ -600,6 +600,9 @@ class Worker:
             self._retaining = self.loop.run_in_executor(self._maintenance, self._apply_retention)
 
     def _expire(self) -> None:
+        if not self.ready.is_set():
+            # The rules are not known yet: the database was away since this worker began.
+            return
         if self._expiring is None or self._expiring.done():
             rules = namespaces.all_rules()
             if any(rule.message_ttl_s is not None for rule in rules.values()):
@@ -612,9 +615,6 @@ class Worker:
             self.counts.deleted += retention.delete_chunks()
             cursors.forget_old(time.time())
             upstreams.forget_old(time.time())
-        if not self.ready.is_set():
-            # The rules are not known yet: the database was away since this worker began.
-            return
             presence.forget_old()
             self.counts.retained_at = time.time()
         except Exception as error:
