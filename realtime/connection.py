@@ -131,6 +131,8 @@ class Connection:
         self.opened_at = now
         self.heard_at = now
         self._pinged_at: float | None = None
+        self._look_at = 0.0
+        """Before, in monotonic seconds, nothing is due."""
         self._moved = (0, now)
         self._counted_bytes = 0
         self._gone = False
@@ -279,6 +281,7 @@ class Connection:
 
     def _perform(self, effects: list[Effect]) -> None:
         """Performs effects in order, those that come of them last. Not by recursion: a client decides how many."""
+        self._look_at = 0.0
         self._effects.extend(effects)
         if self._performing:
             return
@@ -1141,18 +1144,26 @@ class Connection:
             self.worker.hub.rewire(subscriber)
 
     def pulse(self, now: float) -> None:
-        """Looks after the connection, about once a second: what is due, heartbeat, dead sockets (§8)."""
+        """Called about once a second, looks after the connection when it is time to: what is due, heartbeat, dead sockets
+        (§8)."""
+        if now < self._look_at:
+            return
         deadline = self.session.deadline
         if deadline is not None and now >= deadline:
             self._perform(self.session.wake(now))
+            deadline = self.session.deadline
         heartbeat_s = settings.HEARTBEAT_MS / 1000
-        if (
-            self.session.state is State.READY
-            and now - self.link.sent_at >= heartbeat_s
-            and all(now - self.worker.hub.sent_at(each) >= heartbeat_s for each in self.subscribers.values())
-        ):
-            self.worker.counts.heartbeats += 1
-            self.link.send({"type": "heartbeat"})
+        # Most connections are silent most of the time; what makes something due sooner comes through `_perform`.
+        look_at = now + heartbeat_s / 4
+        if deadline is not None:
+            look_at = min(look_at, deadline)
+        if self.session.state is State.READY:
+            sent_at = max([self.link.sent_at, *map(self.worker.hub.sent_at, self.subscribers.values())])
+            if now - sent_at >= heartbeat_s:
+                self.worker.counts.heartbeats += 1
+                self.link.send({"type": "heartbeat"})
+            else:
+                look_at = min(look_at, sent_at + heartbeat_s)
         if self._pinged_at is not None:
             if now - self._pinged_at > PING_ANSWER_S:
                 self._close_code = self._close_code or ABNORMAL
@@ -1163,10 +1174,12 @@ class Connection:
         self._count_bytes()
         waiting, moved = self.link.waiting_bytes, self.link.moved_bytes
         if not waiting or moved != self._moved[0]:
-            self._moved = (moved, now)
+            # What begins to wait stands still from the first look that sees it.
+            self._moved = (moved if waiting else -1, now)
         elif now - self._moved[1] > 2 * heartbeat_s:
             # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
             self._close(4410, "slow")
+        self._look_at = now if waiting or self._pinged_at is not None else look_at
 
 
 def known_close_code(code: int | None) -> int:
