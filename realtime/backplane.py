@@ -77,6 +77,21 @@ def group_of(channel: ChannelName) -> str:
     return f"{settings.PREFIX}.c.{hashlib.sha1(channel.encode(), usedforsecurity=False).hexdigest()}"
 
 
+def signal_message(sender: str, channel: ChannelName, signals: Sequence[Signal]) -> dict[str, Any]:
+    """What travels in the channel's group. `sender` is a worker's name there, or "" for a process without one."""
+    return {
+        "type": "seriatim.signals",
+        "worker": sender,
+        "channel": channel,
+        "signals": [[signal.client, signal.event, signal.frame, signal.to] for signal in signals],
+    }
+
+
+def shard_index(channel: ChannelName, count: int) -> int:
+    """Which of the shards carries a channel: the same in every process, whatever its hash seed."""
+    return 0 if count == 1 else zlib.crc32(channel.encode()) % count
+
+
 class Backplane:
     """One worker's ear and mouth. Every method runs on the loop's thread and returns at once.
 
@@ -139,9 +154,7 @@ class Backplane:
             self.line_of(channel).unfollow(channel)
 
     def line_of(self, channel: ChannelName) -> Line:
-        """The same in every worker, whatever its hash seed."""
-        lines = self.lines
-        return lines[0] if len(lines) == 1 else lines[zlib.crc32(channel.encode()) % len(lines)]
+        return self.lines[shard_index(channel, len(self.lines))]
 
 
 class Line:
@@ -283,9 +296,9 @@ class Line:
             case {"type": "seriatim.signals", "channel": str(channel), "signals": list(signals)}:
                 for each in signals:
                     match each:
-                        case [str(client), str(event), str(frame)]:
+                        case [str(client), str(event), str(frame), str(to)]:
                             self.counts["signals_heard"] += 1
-                            self._hear_signal(Signal(ChannelName(channel), client, event, frame))
+                            self._hear_signal(Signal(ChannelName(channel), client, event, frame, to))
             case _:
                 self._failed("Reading an announcement of another worker", ValueError("not an announcement"))
 
@@ -313,7 +326,7 @@ class Line:
                     message = self._message(channel, epoch, head, [], 0)
                 else:
                     channel, signals = self._next_signals()
-                    message = self._signal_message(channel, signals)
+                    message = signal_message(self._worker, channel, signals)
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         await self._layer.group_send(group_of(channel), message)
@@ -331,14 +344,6 @@ class Line:
                 self._signalling.setdefault(signal.channel, []).append(signal)
         channel = next(iter(self._signalling))
         return channel, self._signalling.pop(channel)
-
-    def _signal_message(self, channel: ChannelName, signals: Sequence[Signal]) -> dict[str, Any]:
-        return {
-            "type": "seriatim.signals",
-            "worker": self._worker,
-            "channel": channel,
-            "signals": [[signal.client, signal.event, signal.frame] for signal in signals],
-        }
 
     async def _send_beacons(self) -> None:
         """A task of its own, so that a long queue of announcements does not look like a dead layer."""

@@ -332,6 +332,12 @@ class Settings:
         "Twice the frames of a display, so a pointer and a second stream of events fit; also how many may come at "
         "once. 0 is no limit.",
     )
+    APPLICATION_SIGNALS_PER_S = Key(
+        1000,
+        "signals per second and process",
+        "Sent from Python: a loop without a pause must not fill the channel layer. A tenth of what one Redis passes "
+        "on; also how many may be sent at once. 0 is no limit.",
+    )
     PRESENCE_PER_S = Key(
         20,
         "presence frames per second and connection",

@@ -125,7 +125,7 @@ def _connections(running: Worker, question: Question) -> dict[str, Any]:
         identity = getattr(each, "identity", None)
         if identity is None or not identity.client.startswith(client):
             continue
-        if channel and channel not in each.subscribers:  # type: ignore[attr-defined]  # a Connection
+        if channel and channel not in each.subscribers:
             continue
         rows.append(_row(each))
     return {"total": len(rows), "rows": heapq.nlargest(most, rows, key=lambda row: _rank(row, question["sort"]))}
@@ -143,7 +143,7 @@ def connection(connection_id: str) -> dict[str, Any] | None:
 def _connection(running: Worker, question: Question) -> dict[str, Any] | None:
     for each in list(running.clients):
         if getattr(each, "id", None) == question["id"]:
-            subscribers = list(each.subscribers.values())  # type: ignore[attr-defined]  # a Connection
+            subscribers = list(each.subscribers.values())
             return {**_row(each), "attached": [attachment(one) for one in subscribers[:ATTACHMENTS_MOST]]}
     return None
 

@@ -2,14 +2,15 @@
 
 What arrives in one turn of the loop is joined into one write per subscriber, without the subscriber's own. A crowd is
 served in slices, so that acks, accepts and messages get their turns; what comes meanwhile gathers, and where it
-is too much the newest of each client and event is kept. Nothing here touches positions, windows or the log: a signal
-that is lost is lost. See docs/explanation/signals.md.
+is too much the newest of each client and event is kept. Those for one client alone go to its attachments by
+themselves, found by one look at the connections for all that came in a turn. Nothing here touches positions, windows
+or the log: a signal that is lost is lost. See docs/explanation/signals.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from realtime.delivery.blocks import Encoding
 from realtime.delivery.signals import Signal, SignalQueue
@@ -33,14 +34,34 @@ WRITES_A_TURN = 1024
 """As for messages: some milliseconds' worth."""
 
 
+Attachments = Mapping[ChannelName, Subscriber]
+"""Of one connection."""
+
+
+def _nobody(clients: Collection[str]) -> Iterable[tuple[str, Attachments]]:
+    return ()
+
+
 class Signalling:
     """Passes signals on. Every method runs on the loop's thread and returns at once."""
 
-    def __init__(self, loop: Loop, hub: Hub, drops: Callable[[], bool]) -> None:
-        """`drops` says whether the worker has too much to do for signals."""
+    def __init__(
+        self,
+        loop: Loop,
+        hub: Hub,
+        drops: Callable[[], bool],
+        connections_of: Callable[[Collection[str]], Iterable[tuple[str, Attachments]]] = _nobody,
+    ) -> None:
+        """`drops` says whether the worker has too much to do for signals; `connections_of` finds those of clients,
+        each with whose it is and what it is attached to."""
         self._loop = loop
         self._hub = hub
         self._drops = drops
+        self._connections_of = connections_of
+        self._addressed = SignalQueue(GATHERED_MOST, GATHERED_CHARS_MOST)
+        """For one client each."""
+        self._addressed_dropped = 0
+        """Of those that this queue dropped, how many are counted."""
         self._gathered: dict[ChannelName, SignalQueue] = {}
         self._round: _Round | None = None
         """The channel that is being served."""
@@ -49,9 +70,14 @@ class Signalling:
         """Signals passed on here, deliveries of signals, and signals dropped under pressure, since the start."""
 
     def give(self, signal: Signal, sender: Sink | None = None) -> None:
-        """Passes a signal to all who are attached to its channel here but its sender."""
+        """Passes a signal to all who are attached to its channel here but its sender; to one client if it says so."""
         if self._drops():
             self.counts["dropped"] += 1
+            return
+        if signal.to:
+            if not self._addressed:
+                self._loop.call_soon(self._run_addressed)
+            self._addressed.put(signal)
             return
         gathered = self._gathered.get(signal.channel)
         if gathered is None:
@@ -72,6 +98,30 @@ class Signalling:
         frames = [signal.frame for signal, _ in kept.take_all()]
         self.counts["written"] += len(frames)
         subscriber.sink.write(subscriber.sink.encoding.encode(frames))
+
+    def _run_addressed(self) -> None:
+        for_client: dict[str, list[Signal]] = {}
+        dropped = self._addressed.dropped
+        for signal, _ in self._addressed.take_all():
+            for_client.setdefault(signal.to, []).append(signal)
+        self.counts["dropped"] += dropped - self._addressed_dropped
+        self._addressed_dropped = dropped
+        self.counts["passed"] += sum([len(signals) for signals in for_client.values()])
+        for client, attachments in self._connections_of(for_client.keys()):
+            frames: list[str] = []
+            sink: Sink | None = None
+            for signal in for_client[client]:
+                subscriber = attachments.get(signal.channel)
+                if subscriber is None or subscriber.mode in (Mode.JOINING, Mode.GONE):
+                    continue
+                sink = subscriber.sink
+                if sink.congested:
+                    self._put(subscriber, signal)
+                else:
+                    frames.append(signal.frame)
+            if sink is not None and frames:
+                sink.write(sink.encoding.encode(frames))
+                self.counts["written"] += len(frames)
 
     def _run(self) -> None:
         left = WRITES_A_TURN
@@ -114,13 +164,17 @@ class Signalling:
             self.counts["written"] += len(writers) * len(round_.signals)
         return len(some)
 
-    @staticmethod
-    def _keep(round_: _Round, subscriber: Subscriber) -> None:
-        if subscriber.signals is None:
-            subscriber.signals = SignalQueue(KEPT_MOST, KEPT_CHARS_MOST, newest_only=True)
+    @classmethod
+    def _keep(cls, round_: _Round, subscriber: Subscriber) -> None:
         for signal, sender in round_.signals:
             if sender is not subscriber.sink:
-                subscriber.signals.put(signal)
+                cls._put(subscriber, signal)
+
+    @staticmethod
+    def _put(subscriber: Subscriber, signal: Signal) -> None:
+        if subscriber.signals is None:
+            subscriber.signals = SignalQueue(KEPT_MOST, KEPT_CHARS_MOST, newest_only=True)
+        subscriber.signals.put(signal)
 
 
 class _Round:

@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
 
@@ -44,7 +44,7 @@ from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.presence import Key
 from realtime.delivery.signals import Signal
-from realtime.hub import Hub, HubSettings, Overflow, Sink
+from realtime.hub import Hub, HubSettings, Overflow, Sink, Subscriber
 from realtime.layers import shards
 from realtime.load import Load, Measurements
 from realtime.log import incarnation, intake, outbox, retention
@@ -55,8 +55,8 @@ from realtime.log.writer import LogWriter, RoundStats
 from realtime.presence import LOOK_S, Presence
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
-from realtime.signalling import Signalling
-from realtime.tokens import SessionEnd
+from realtime.signalling import Attachments, Signalling
+from realtime.tokens import Identity, SessionEnd
 from realtime.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,10 @@ LOAD_RETRY_S = 0.5
 
 class Client(Protocol):
     """A connection, as far as the worker minds it."""
+
+    identity: Identity | None
+    subscribers: dict[ChannelName, Subscriber]
+    """What it is attached to."""
 
     def pulse(self, now: float) -> None:
         """Heartbeats, deadlines, dead sockets."""
@@ -183,7 +187,7 @@ class Worker:
         self.control = Follower(loop, self.hub, self._load_namespaces)
         self.load = Load(loop, self._measure)
         self.turns = Turns(loop, lambda: self.load.busy)
-        self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals)
+        self.signalling = Signalling(loop, self.hub, lambda: self.load.drops_signals, self._connections_of)
         self.presence = Presence(
             loop, self.writer, self.reader, self._hint_presence, self._tell_left, secrets.token_urlsafe(9)
         )
@@ -409,6 +413,14 @@ class Worker:
         self.signalling.give(signal, sender)
         if not self.load.drops_signals:
             self.backplane.signal(signal)
+
+    def _connections_of(self, clients: Collection[str]) -> Iterator[tuple[str, Attachments]]:
+        """The connections of some clients; nothing is looked through where none of them is connected."""
+        connected = self.load.admission.clients
+        if any(client in connected for client in clients):
+            for each in list(self.clients):
+                if each.identity is not None and each.identity.client in clients:
+                    yield each.identity.client, each.subscribers
 
     def _hear_signal(self, signal: Signal) -> None:
         if signal.frame:

@@ -586,14 +586,19 @@ def signal(number: int, client: str = "ana", channel: ChannelName = LOBBY) -> Si
 
 
 def signals_of(message: dict[str, Any]) -> list[str]:
-    return [frame for _, _, frame in message["signals"]]
+    return [frame for _, _, frame, _ in message["signals"]]
 
 
 async def test_signals_of_another_worker_are_heard_and_its_own_are_not(started: Started) -> None:
-    message = {"type": "seriatim.signals", "worker": "w2", "channel": LOBBY, "signals": [["ana", "move", "frame 1"]]}
+    message = {
+        "type": "seriatim.signals",
+        "worker": "w2",
+        "channel": LOBBY,
+        "signals": [["ana", "move", "frame 1", ""]],
+    }
     started.layer.inbox.put_nowait({**message, "worker": "w1"})
     started.layer.inbox.put_nowait(message)
-    started.layer.inbox.put_nowait({**message, "signals": [["ana", 5], "x", None, ["ana", "move", "frame 2"]]})
+    started.layer.inbox.put_nowait({**message, "signals": [["ana", 5], "x", None, ["ana", "move", "frame 2", ""]]})
     await started.settle()
     assert started.ear.heard == [signal(1), signal(2)]
 

@@ -27,6 +27,18 @@ class MessagesIn(Fields):
     client = serializers.CharField(max_length=128, required=False, help_text="With an API key: who publishes.")
 
 
+class SignalIn(Fields):
+    event = serializers.CharField(max_length=64)
+    data = serializers.JSONField(required=False, help_text="Any JSON.")  # type: ignore[assignment]  # as above
+    to = serializers.CharField(max_length=128, required=False, help_text="The only client that gets it.")
+    client = serializers.CharField(max_length=128, required=False, help_text="With an API key: whom it is from.")
+
+
+class SignalOut(Fields):
+    channel = serializers.CharField()
+    event = serializers.CharField()
+
+
 class PublishItem(Fields):
     channel = serializers.CharField(max_length=200)
     messages = MessageIn(many=True)

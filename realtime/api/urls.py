@@ -25,6 +25,7 @@ urlpatterns = [
     re_path(rf"\Aapi/v1/channels/{_NAME}/epoch\Z", desk.EpochView.as_view(), name="epoch"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/ledger\Z", desk.LedgerView.as_view(), name="ledger"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/trace\Z", desk.TraceView.as_view(), name="trace"),
+    re_path(rf"\Aapi/v1/channels/{_NAME}/signals\Z", views.SignalsView.as_view(), name="signals"),
     re_path(rf"\Aapi/v1/channels/{_NAME}/presence\Z", views.PresenceView.as_view(), name="presence"),
     re_path(rf"\Aapi/v1/channels/{_NAME}\Z", desk.ChannelView.as_view(), name="channel"),
     # Last: whatever stands below /api and is none of the above has an answer in the shape of the API.

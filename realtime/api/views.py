@@ -34,6 +34,7 @@ from realtime.protocol.errors import ProtocolError
 from realtime.protocol.messages import NewMessage, parse_message, parse_messages
 from realtime.protocol.names import ChannelName, is_client_id, is_message_id, namespace_of, parse_channel
 from realtime.publishing import Batch, publish_batch, publish_batches, rate_left
+from realtime.sending import send_for
 from realtime.tokens import Identity, issue_token
 
 logger = logging.getLogger("realtime.api")
@@ -174,6 +175,38 @@ class MessagesView(PlatformView):
         )
         budgets.charge(identity.client, sum([len(envelope) for envelope in page.messages]))
         return json_response(page_text(page))
+
+
+class SignalsView(PlatformView):
+    """Signals to those who are attached now."""
+
+    @described(
+        "bad_frame",
+        "bad_channel",
+        "forbidden",
+        "not_found",
+        "too_large",
+        "rate_limited",
+        operation_id="signal",
+        request=serializers.SignalIn,
+        parameters=[NAME],
+        responses={202: OpenApiResponse(serializers.SignalOut, "On its way; nothing is stored.")},
+        auth=ANYBODY,
+    )
+    def post(self, request: Request, name: str) -> HttpResponse:
+        """Send a signal to all who are attached, or to one client of them. Needs the operation `signal`."""
+        identity = identity_of(request)
+        channel = channel_in(request._request, name)
+        if identity.kind == "anonymous":
+            require(identity, channel, "signal")
+        body = read_object(request._request)
+        event, to = body.get("event"), body.get("to", "")
+        for field, value in (("event", event), ("to", to)):
+            if not isinstance(value, str):
+                raise ProtocolError("bad_frame", f"`{field}` is no string.", remedy="Correct the body.")
+        client = _publisher(identity, body)
+        send_for(identity, channel, cast("str", event), body.get("data"), to=cast("str", to), client=client)
+        return json_response(codec.encode({"channel": channel, "event": event}), 202)
 
 
 class PublishView(PlatformView):

@@ -19,14 +19,21 @@ class Signal(NamedTuple):
     client: str
     event: str
     frame: str
+    to: str = ""
+    """The only client that gets it; "": all who are attached."""
+
+    @property
+    def kind(self) -> tuple[ChannelName, str, str, str]:
+        """Of two of a kind the newer one makes the older one worthless."""
+        return self.channel, self.client, self.event, self.to
 
 
 class SignalQueue:
     """Signals in order, each with whom it came from; bounded by number and by characters of their frames.
 
     While there is room all are kept. From when there is none until the queue is emptied, only the newest of each
-    (channel, client, event) is, in the place of the newest; if even those are too many, the oldest go. One signal
-    always fits. `newest_only`: so from the beginning.
+    kind (channel, client, event, and to whom) is, in the place of the newest; if even those are too many, the oldest
+    go. One signal always fits. `newest_only`: so from the beginning.
     """
 
     __slots__ = ("_items", "_next", "_pressed", "_size", "dropped", "most", "most_chars", "newest_only")
@@ -38,7 +45,7 @@ class SignalQueue:
         self.dropped = 0
         """Signals that gave way to others, since the start."""
         self._items: dict[Hashable, tuple[Signal, object]] = {}
-        """By their number; under pressure by channel, client and event."""
+        """By their number; under pressure by their kind."""
         self._next = 0
         self._size = 0
         self._pressed = newest_only
@@ -51,7 +58,7 @@ class SignalQueue:
         if not self._pressed and not self._has_room(size):
             self._press()
         if self._pressed:
-            key: Hashable = signal[:3]
+            key: Hashable = signal.kind
             self._drop(key)
             while self._items and not self._has_room(size):
                 self._drop(next(iter(self._items)))
@@ -78,7 +85,7 @@ class SignalQueue:
         items = self._items
         self._items = {}
         for signal, sender in items.values():
-            key = signal[:3]
+            key = signal.kind
             self._drop(key)
             self._items[key] = (signal, sender)
 

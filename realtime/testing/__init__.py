@@ -7,15 +7,24 @@ See docs/how-to/test-your-project.md.
 
 from __future__ import annotations
 
-from realtime.testing.captured import CapturedPublish, CapturedPublishes, captured_publishes, relay_now
+from realtime.testing.captured import (
+    CapturedPublish,
+    CapturedPublishes,
+    CapturedSignal,
+    captured_publishes,
+    captured_signals,
+    relay_now,
+)
 from realtime.testing.live import LiveServer, LiveServerError, RealtimeLiveServerTestCase
 
 __all__ = [
     "CapturedPublish",
     "CapturedPublishes",
+    "CapturedSignal",
     "LiveServer",
     "LiveServerError",
     "RealtimeLiveServerTestCase",
     "captured_publishes",
+    "captured_signals",
     "relay_now",
 ]

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 from django.db import DatabaseError
 from django.db.models import Max
 
-from realtime import signals, worker
+from realtime import sending, signals, worker
 from realtime.conf import settings
+from realtime.delivery.signals import Signal
 from realtime.log import intake, outbox
 from realtime.log.types import Append, News, Published
 from realtime.models import Outbox
@@ -137,6 +138,33 @@ def captured_publishes() -> Iterator[CapturedPublishes]:
     finally:
         intake.recorder = before
         captured.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedSignal:
+    """A signal as it was sent; `to` "" is everybody."""
+
+    channel: str
+    event: str
+    data: Any
+    to: str
+    client: str
+
+
+@contextmanager
+def captured_signals() -> Iterator[list[CapturedSignal]]:
+    """Captures the signals that are sent from Python in the block, by any thread of this process, and sends none."""
+    captured: list[CapturedSignal] = []
+
+    def record(signal: Signal) -> None:
+        frame = json.loads(signal.frame)
+        captured.append(CapturedSignal(signal.channel, signal.event, frame["data"], signal.to, signal.client))
+
+    before, sending.recorder = sending.recorder, record
+    try:
+        yield captured
+    finally:
+        sending.recorder = before
 
 
 def relay_now() -> int:
