@@ -44,6 +44,16 @@ GUEST_MOST_S: Final = 12 * 3600
 TOKENS_PER_MINUTE: Final = 120
 BODY_MOST_BYTES: Final = 4096
 
+#: What may carry the cursors, as it stands in the page's address, and what people call it.
+TRANSPORTS: Final = (
+    ("", "Automatic"),
+    ("websocket", "WebSocket"),
+    ("streaming", "Streaming"),
+    ("sse", "SSE"),
+    ("polling", "Polling"),
+    ("sockjs", "SockJS"),
+)
+
 #: operations by pattern; a hook or a namespace narrows them, so nobody gets into a room by the console.
 Capability = Mapping[str, list[str]]
 EVERYTHING: Final = ["subscribe", "publish", "history", "presence", "signal"]
@@ -79,7 +89,14 @@ def cursors(request: HttpRequest) -> HttpResponse:
     page_data = _page_data(request)
     if page_data is None:
         return redirect_to_login(request.get_full_path())
-    return render(request, "cursors.html", {"page_data": page_data | {"channel": CURSORS_CHANNEL}})
+    transport = request.GET.get("transport", "")
+    context = {
+        "page_data": page_data | {"channel": CURSORS_CHANNEL},
+        "transports": TRANSPORTS,
+        "transport": transport if transport in dict(TRANSPORTS) else "",
+        "sockjs_path": settings.SOCKJS_PATH,
+    }
+    return render(request, "cursors.html", context)
 
 
 @require_GET

@@ -46,7 +46,7 @@ def place_of(person: Person, who: str) -> tuple[float, float] | None:
     """Where this page draws the pointer of `who`."""
     # In one step, since a pointer may go at any moment.
     drawn = person.page.evaluate("who => document.querySelector(`[data-pointer='${who}']`)?.style.transform", who)
-    if drawn is None:
+    if not drawn:
         return None
     numbers = re.findall(r"[\d.]+", drawn)
     return float(numbers[0]), float(numbers[1])
@@ -96,6 +96,48 @@ def test_two_people_see_each_others_pointers(ana: Person, guest: Person) -> None
     # Who leaves the field takes the pointer along.
     ana.page.mouse.move(2, 2)
     eventually(lambda: place_of(guest, "ana") is None, LONG_S)
+    assert ana.faults() == guest.faults() == []
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("transport", "word"),
+    [
+        ("sockjs", "SockJS by websocket"),
+        ("sockjs&within=xhr-polling", "SockJS by xhr-polling"),
+        pytest.param("sockjs&within=xhr-streaming", "SockJS by xhr-streaming", marks=SLOW),
+        pytest.param("websocket", "WebSocket", marks=SLOW),
+        pytest.param("streaming", "Streaming", marks=SLOW),
+        pytest.param("sse", "SSE", marks=SLOW),
+        pytest.param("polling", "Polling", marks=SLOW),
+    ],
+)
+def test_pointers_go_over_every_transport_both_ways(ana: Person, guest: Person, transport: str, word: str) -> None:
+    ana.open("/cursors/")
+    ana.wait_for_word("Live")
+    guest.open(f"/cursors/?transport={transport}")
+    guest.wait_for_word("Live")
+    # The page says what carries it.
+    via = guest.page.locator("[data-line-chip] .via")
+    eventually(lambda: via.inner_text().split(" · ")[0] == word, LONG_S, what=word)
+    guest_id = guest.page.evaluate("JSON.parse(document.querySelector('#page-data').textContent).client")
+    eventually(lambda: ana.page.locator(f"[data-who='{guest_id}']").count() == 1, LONG_S)
+    eventually(lambda: guest.page.locator("[data-who='ana']").count() == 1, LONG_S)
+
+    def press(person: Person, key: str) -> None:
+        person.page.locator("[data-quay]").focus()
+        person.page.keyboard.press(key)
+
+    def moved(person: Person, who: str, key: str) -> bool:
+        # A signal is sent once and may come before the other one is attached: the next one comes.
+        press(person, key)
+        other = guest if person is ana else ana
+        return place_of(other, who) is not None
+
+    eventually(lambda: moved(ana, "ana", "ArrowLeft"), LONG_S, every_s=0.2, what="the guest sees ana")
+    eventually(lambda: moved(guest, guest_id, "ArrowRight"), LONG_S, every_s=0.2, what="ana sees the guest")
     assert ana.faults() == guest.faults() == []
 
 

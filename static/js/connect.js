@@ -1,6 +1,7 @@
 // The client of a page: who we are, where tokens come from, what carries it, and that unsent messages outlive a reload.
 
 import { allTransports, Client, LocalOutboxStorage, LocalTransportMemory } from "../seriatim/index.js";
+import { SockJsTransport } from "./sockjs-transport.js";
 
 /**
  * @param {{ tokenUrl: string, clientId: string, keepsUnsent?: boolean }} page
@@ -27,10 +28,19 @@ export async function fetchToken(url) {
   return /** @type {{ token: string }} */ (await response.json()).token;
 }
 
-/** Whatever gets through; `?transport=polling` in the page's address has one alone, to see how it does. */
+/**
+ * Whatever gets through; `?transport=polling` in the page's address has one alone, to see how it does. A page that has the
+ * SockJS client takes `?transport=sockjs` too, and `&within=xhr-polling` for what SockJS itself may use.
+ */
 export function transports() {
   const all = allTransports();
-  const forced = new URLSearchParams(globalThis.location?.search).get("transport");
+  const asked = new URLSearchParams(globalThis.location?.search);
+  const forced = asked.get("transport");
+  const { SockJS } = /** @type {{ SockJS?: import("./sockjs-transport.js").SockJsConstructor }} */ (/** @type {unknown} */ (globalThis));
+  const url = globalThis.document?.querySelector("script[data-sockjs]")?.getAttribute("data-sockjs");
+  if (forced === "sockjs" && SockJS !== undefined && url) {
+    return { transports: [new SockJsTransport(SockJS, url, asked.get("within")?.split(","))] };
+  }
   const only = all.filter((transport) => transport.name === forced);
   if (only.length > 0) return { transports: only };
   return { transports: all, memory: storage(() => new LocalTransportMemory(localStorage)) };

@@ -71,12 +71,14 @@ const WORDS = { websocket: "WebSocket", streaming: "Streaming", sse: "SSE", poll
 
 /** The name of a transport, as people read it. @param {string} name */
 export function transportWord(name) {
+  const [library, within] = name.split(" ");
+  if (library === "sockjs") return within === undefined ? "SockJS" : `SockJS by ${within}`;
   return WORDS[name] ?? name;
 }
 
 /** What it means that something else than a WebSocket carries the line. @param {string} name */
 function fallbackSentence(name) {
-  if (name === "websocket") return "";
+  if (name === "websocket" || name.startsWith("sockjs")) return "";
   return ` WebSockets do not get through here, so ${transportWord(name)} is used: the same messages, a little later.`;
 }
 
