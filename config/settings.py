@@ -192,6 +192,7 @@ UNFOLD = {
     "SITE_TITLE": "Seriatim",
     "SITE_HEADER": "Seriatim",
     "SITE_SUBHEADER": "Operator's desk",
+    "SITE_ICON": lambda request: static("img/mark.svg"),
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
     "DASHBOARD_CALLBACK": "realtime.admin.front",
     "COLORS": {

@@ -27,6 +27,7 @@ from django.utils.html import format_html
 from realtime import desk, live, overview, tokens
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
+from realtime.log.types import LogState
 from realtime.models import (
     Act,
     ApiKey,
@@ -50,6 +51,9 @@ else:
     # A project without the theme has the same desk in Django's own.
     from django.contrib.admin import ModelAdmin
     from django.forms import CheckboxSelectMultiple
+
+LINK = "text-primary-600 dark:text-primary-500 underline"
+"""How a link looks in the theme, where it has no style of its own for it."""
 
 HISTORY_PAGE = 50
 SHOWN_CHARS = 2000
@@ -464,7 +468,7 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     @admin.display(description="Act")
     def operate(self, obj: Channel) -> str:
         address = reverse(f"{self.admin_site.name}:realtime_channel_operate", args=[obj.pk])
-        return format_html('<a href="{}">Publish, close, prune …</a>', address)
+        return format_html('<a class="{}" href="{}">Publish, close, prune …</a>', LINK, address)
 
     @admin.display(description="Epoch")
     def epoch(self, obj: Channel) -> str:
@@ -486,7 +490,7 @@ class ChannelAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     @admin.display(description="Messages")
     def messages(self, obj: Channel) -> str:
         address = reverse(f"{self.admin_site.name}:realtime_channel_messages", args=[obj.pk])
-        return format_html('<a href="{}">Read</a>', address)
+        return format_html('<a class="{}" href="{}">Read</a>', LINK, address)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.messages_view)
@@ -798,13 +802,18 @@ class SinceFilter(admin.SimpleListFilter):
 class ActAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Who did what. Nobody changes it here."""
 
-    list_display = ("at", "actor", "act", "target", "details")
+    list_display = ("when", "actor", "act", "target", "details")
+    fields = ("when", "actor", "act", "target", "details")
     list_filter = (ActFilter, SinceFilter)
     search_fields = ("actor",)
     search_help_text = "A whole actor (user:eve, key:backend, shell) or a whole target"
     show_full_result_count = False
     paginator = BoundedPaginator
     ordering = ("-pk",)
+
+    @admin.display(description="At (UTC)")
+    def when(self, obj: Act) -> str:
+        return _moment(int(obj.at.timestamp() * 1000))[:19]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Act], search_term: str
@@ -923,10 +932,15 @@ def front(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             for each in told
         ],
         "verdict": overview.verdict(told),
-        "busiest": [(name, count, states[ChannelName(name)]) for name, count in busiest],
+        "busiest": [_busy(ChannelName(name), count, states[ChannelName(name)]) for name, count in busiest],
         "acts": list(Act.objects.all()[:6]) if request.user.has_perm("realtime.view_act") else [],
         **(traced(request) if request.GET.get("message") else {}),
     }
+
+
+def _busy(name: ChannelName, count: int, state: LogState) -> tuple[str, int, LogState, str, str]:
+    rules = rules_named(namespace_of(name))
+    return name, count, state, "–" if rules is None else rules.overflow, _moment(state.last_time)[:19]
 
 
 def _address(name: str) -> str:

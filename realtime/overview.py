@@ -155,7 +155,8 @@ def problems(found: Figures) -> list[Problem]:
         )
     if found.held:
         text = "The server waits for their acks or their sockets; what they miss stays in the log."
-        told.append(Problem(20, f"{found.held} attachments are held", text, "realtime_liveconnection_changelist"))
+        held = f"{found.held} attachments are held" if found.held > 1 else "One attachment is held"
+        told.append(Problem(20, held, text, "realtime_liveconnection_changelist"))
     return sorted(told + _ends(), key=lambda each: -each.weight)
 
 

@@ -381,5 +381,5 @@ async def test_the_front_page_has_the_numbers_of_the_workers(one_worker: None) -
         await ana.publish("room", 1)
         page = await in_thread(lambda: text_of(viewer.get(reverse(FRONT))))
         assert "In order. Nothing to look at." in page
-        assert re.search(r"<dt>Connections</dt><dd>1<small>1 attachments</small>", page) and "Balanced" in page
+        assert re.search(r"<dt>Connections</dt><dd>1<small>1 attachment</small>", page) and "Balanced" in page
         assert ">room</a>" in page and "w" in page

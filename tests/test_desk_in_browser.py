@@ -148,6 +148,14 @@ def test_owner_operator_and_viewer_do_each_their_part(site: ServerProcess, brows
     waiting = int(operator.locator("[data-waiting]").inner_text())
     assert waiting >= 4, "its window is 2, and it has acknowledged nothing"
     shot(operator, "connection")
+    operator.fill("input[name=reason]", "look at your loop")
+    operator.click("button[value=disconnect]")
+    operator.locator("text=is disconnected").first.wait_for()
+    assert client.end() == 4403
+    client.connect(site.port, "mallory")
+    assert client.ask(type="attach", channel="club:x")["type"] == "attached", "it may come again"
+    operator.goto(f"{site.url}/admin/realtime/liveconnection/?client=mallory")
+    operator.click("text=mallory")
     address = operator.url
     operator.click("button[value=block]")
     operator.locator("text=is blocked").first.wait_for()
@@ -161,13 +169,32 @@ def test_owner_operator_and_viewer_do_each_their_part(site: ServerProcess, brows
     assert re.search(r"user:operator\s+block\s+mallory", text), text
     viewer.goto(f"{site.url}/admin/realtime/act/")
     text = viewer.locator("#result_list").inner_text()
+    shot(viewer, "audit")
     for who, act in (("user:owner", "make namespace"), ("user:owner", "make API key"), ("user:owner", "make limit"),
-                     ("user:operator", "block")):  # fmt: skip
+                     ("user:operator", "disconnect"), ("user:operator", "block")):  # fmt: skip
         assert re.search(rf"{who}\s+{act}", text), text
     viewer.goto(f"{site.url}/admin/realtime/namespace/")
     assert viewer.locator("a[href$='/namespace/add/']").count() == 0
     viewer.goto(address)
-    assert viewer.locator("button[value=block]").count() == 0
+    assert viewer.locator("button[value=block], button[value=disconnect]").count() == 0
+    viewer.goto(f"{site.url}/admin/realtime/channel/")
+    assert viewer.locator("select[name=action] option[value=close]").count() == 0
+    viewer.click("th.field-name a, td.field-name a")
+    assert "by positions" in viewer.locator("#content, main").first.inner_text()
+    shot(viewer, "channel")
+    operate = viewer.url.replace("/change/", "/operate/")
+    assert viewer.request.get(operate).status == 403
+    operator.goto(operate)
+    operator.locator("[data-delivered]").wait_for()
+    operator.fill("form:has(button[value=close]) input[name=reason]", "enough")
+    operator.click("button[value=close]")
+    operator.locator("text=The channel is closed").first.wait_for()
+    shot(operator, "operate")
+    operator.evaluate("document.documentElement.classList.add('dark')")
+    shot(operator, "operate-dark")
+    operator.set_viewport_size({"width": 360, "height": 800})
+    shot(operator, "operate-phone")
+    assert operator.evaluate("document.documentElement.scrollWidth <= 360"), "nothing scrolls sideways"
     for path in ("namespace/add/", "limit/add/", "apikey/add/", "revocation/add/", "signingkey/add/"):
         response = viewer.request.get(f"{site.url}/admin/realtime/{path}")
         assert response.status == 403, path
