@@ -20,6 +20,7 @@ import { strongRandom } from "./ids.js";
  * @property {() => void} onOpen The response began well.
  * @property {(line: string) => void} onLine One frame.
  * @property {(failure: Failure | null) => void} onEnd Null when the response simply ended.
+ * @property {() => void} onAgain It should be read anew, in another way.
  */
 
 /**
@@ -45,6 +46,7 @@ import { strongRandom } from "./ids.js";
  * @property {(wanted: Wanted[], token: string | null, reading: Reading) => { abort: () => void }} read
  * @property {(frames: string[], token: string | null, reader: string) => Promise<string[]>} post Gives the answers in
  *   order; rejects with a Failure.
+ * @property {() => void} [close] The session is over.
  */
 
 /**
@@ -150,6 +152,7 @@ export class HttpSession {
     this.#restartTimer.clear();
     this.#request?.abort();
     this.#request = null;
+    this.#carrier.close?.();
   }
 
   // What the client asks for
@@ -266,6 +269,9 @@ export class HttpSession {
       },
       onEnd: (failure) => {
         if (generation === this.#generation) this.#over(failure);
+      },
+      onAgain: () => {
+        if (generation === this.#generation) this.#restart();
       },
     });
   }

@@ -5,6 +5,7 @@
 import { systemClock } from "./clock.js";
 import { HttpSession } from "./http-session.js";
 import { isPosition } from "./position.js";
+import { PlacedCarrier, SHORT_PAUSE_MS, TabPlaces } from "./tab-places.js";
 import { WebSocketTransport } from "./transport-websocket.js";
 
 /** @typedef {import("./http-session.js").Carrier} Carrier */
@@ -24,6 +25,8 @@ import { WebSocketTransport } from "./transport-websocket.js";
  * @property {import("./clock.js").Clock} [clock]
  * @property {new (url: string, options?: { withCredentials?: boolean }) => EventSource} [EventSource] Default: the
  *   global one.
+ * @property {Storage | null} [places] By which the tabs of a browser share its connections. Default: `localStorage`,
+ *   where there is one.
  */
 
 /** How long a poll may wait for news; the server may wait for less. */
@@ -205,6 +208,9 @@ const EVENT_TYPES = [
 
 /** One request after the other, each answered when there is news. @implements {Carrier} */
 class Polling extends Requests {
+  /** Between two polls, which then wait for no news. */
+  pauseMs = 0;
+
   /** @param {Wanted[]} wanted @param {string | null} token @param {Reading} reading */
   read(wanted, token, { onOpen, onLine, onEnd }) {
     const abort = new AbortController();
@@ -228,7 +234,7 @@ class Polling extends Requests {
         while (!ended) {
           timer = this.clock.setTimeout(() => abort.abort(), POLL_WAIT_MS + POLL_GRACE_MS);
           // The first is to say that all are attached, the others wait for news.
-          const body = JSON.stringify({ attach, wait_ms: isFirst ? 0 : POLL_WAIT_MS });
+          const body = JSON.stringify({ attach, wait_ms: isFirst || this.pauseMs > 0 ? 0 : POLL_WAIT_MS });
           const response = await this.request("/poll", token, body, "application/json", abort.signal);
           const { frames, positions, poll_after_ms: afterMs } = await response.json();
           this.clock.clearTimeout(timer);
@@ -241,8 +247,8 @@ class Polling extends Requests {
           // An empty poll is as good as a heartbeat: it shows that the line is well.
           if (frames.length === 0) onLine('{"type":"heartbeat"}');
           attach = attach.map((entry) => knownIn(frames, { ...entry, from: positions[entry.channel] ?? entry.from }));
-          if (attach.length === 0) await pause(POLL_WAIT_MS);
-          else if (afterMs > 0) await pause(afterMs);
+          const pauseMs = attach.length === 0 ? POLL_WAIT_MS : Math.max(afterMs, this.pauseMs);
+          if (pauseMs > 0) await pause(pauseMs);
         }
       } catch (failure) {
         if (ended) return;
@@ -295,9 +301,18 @@ function isFailure(value) {
 
 const CARRIERS = { streaming: Streaming, sse: Events, polling: Polling };
 
+/** What the tabs of this browser share; null in Node, and where a page may not store anything. */
+function ownStorage() {
+  try {
+    return globalThis.localStorage ?? null;
+  } catch {
+    return null;
+  }
+}
+
 /** @implements {Transport} */
 export class HttpTransport {
-  #carrier;
+  #options;
   #clock;
 
   /**
@@ -307,12 +322,20 @@ export class HttpTransport {
   constructor(name, options = {}) {
     this.name = name;
     this.#clock = options.clock ?? systemClock;
-    this.#carrier = new CARRIERS[name](options);
+    this.#options = options;
+    // Whether it can work here is found out now.
+    void new CARRIERS[name](options);
   }
 
   /** @param {TransportTarget} target */
   open(target) {
-    return new HttpSession({ carrier: this.#carrier, clock: this.#clock, target });
+    const lasting = new CARRIERS[this.name](this.#options);
+    const short = new Polling(this.#options);
+    short.pauseMs = SHORT_PAUSE_MS;
+    const { places = ownStorage() } = this.#options;
+    const { host } = new URL(lasting.api, globalThis.location?.href ?? "http://localhost");
+    const carrier = new PlacedCarrier(lasting, short, new TabPlaces(places, host, this.#clock), this.#clock);
+    return new HttpSession({ carrier, clock: this.#clock, target });
   }
 }
 
