@@ -26,6 +26,7 @@ RULES = {
     "twice": "no serial comes twice on an attachment",
     "epoch": "the epoch stays what it was",
     "payload": "what stands at a serial is what was published there, and the same for everybody",
+    "position": "a position that the server hands out is the one behind what it told",
     "window": "never more in flight than the window allows",
     "skipped": "`skipped` names exactly what is missing, and only what was pruned",
     "pruned": "what was pruned before an attach does not come on it",
@@ -78,7 +79,7 @@ class Frame(msgspec.Struct, gc=False):
     serials: list[int] = []
     duplicates: list[int] = []
     conflicts: list[int] = []
-    code: str | None = None
+    code: str | int | None = None
     message: str | None = None
     retry_after_ms: int | None = None
     connection: str | None = None

@@ -301,6 +301,68 @@ def chain_ignored() -> None:
     LogWriter._take = take_backwards  # type: ignore[method-assign]
 
 
+# -- transports -------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def last_event_id_plus_one() -> None:
+    """Who comes back with the id of his last event begins one message too late."""
+    from realtime.transports.http import Request
+
+    def one_more(post_init: Any) -> Any:
+        def read(self: Request) -> None:
+            post_init(self)
+            before, dot, serial = self.headers.get("last-event-id", "").rpartition(".")
+            if dot:
+                self.headers["last-event-id"] = f"{before}.{int(serial) + 1}"
+
+        return read
+
+    _spoil(Request, "__post_init__", one_more)
+
+
+@mutant
+def poll_acked_too_early() -> None:
+    """The last frame of a poll's answer is left out, and its position counts as told."""
+    from realtime.transports import polls
+    from realtime.transports.links import PollLink
+
+    def shortened(body: Any) -> Any:
+        def leave_out(link: PollLink, running: Any) -> bytes:
+            if len(link.frames) > 1:
+                link.frames.pop()
+            made: bytes = body(link, running)
+            return made
+
+        return leave_out
+
+    _spoil(polls, "_body", shortened)
+
+
+@mutant
+def session_loses_a_frame_when_it_moves() -> None:
+    """What waited for a SockJS session's next request begins with its second frame."""
+    from realtime.transports.sockjs import Session
+
+    def lossy(begun: Any) -> Any:
+        def begin(self: Session) -> None:
+            if len(self._outbox) > 1:
+                self._outbox.popleft()
+            begun(self)
+
+        return begin
+
+    _spoil(Session, "begun", lossy)
+
+
+@mutant
+def posts_unordered() -> None:
+    """Every post counts as the next one."""
+    from realtime import upstreams
+
+    _spoil(upstreams, "reached", lambda reached: lambda client, name: 1_000_000_000)
+
+
 # -- several workers --------------------------------------------------------------------------------------------------
 
 

@@ -315,6 +315,9 @@ class Proxy:
             writer.transport.abort()
             return
         raw: socket.socket = writer.get_extra_info("socket")
+        if raw.fileno() < 0:
+            server[1].transport.abort()
+            return  # the client has gone in the meantime
         # Small buffers, so that what a client does not read is felt by the server soon.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHUNK)
         server[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 STYLES = ("every", "cadence", "window 1", "window 0", "late", "batched", "stalled", "riding")
 """How a subscriber acknowledges; see `Subscriber`."""
 
+TRANSPORTS = (
+    *("websocket", "stream", "events", "sse", "poll"),
+    *("sockjs-websocket", "sockjs-raw", "sockjs-xhr_streaming", "sockjs-eventsource", "sockjs-xhr"),
+)
+"""How a `Traveller` may read."""
+ONE_CHANNEL = {"sse"}
+"""Transports that carry one channel alone."""
+
 HOT, BIG, PRUNED = "hot", "big", "pruned"
 QUIET = ("a", "b", "c", "d")
 BIG_BYTES = 40_000
@@ -94,6 +102,30 @@ MINIMA_OF_SEVERAL = {
 }
 """The same of several workers."""
 
+MINIMA_OF_TRANSPORTS = {
+    "changes of transport": 200,
+    "changes of transport in mid-stream": 50,
+    "posts answered": 200,
+    "posts sent again": 10,
+}
+"""And of transports; what each transport must have carried comes to it."""
+MINIMA_OF_A_TRANSPORT = {
+    "events": {"resumes by Last-Event-ID": 5, "tickets": 3},
+    "poll": {"polls answered": 300, "polls asked again": 3},
+}
+MESSAGES_BY = 500
+"""Messages by each transport."""
+
+
+def minima_of(workers: int, transports: Sequence[str]) -> dict[str, int]:
+    """Of a run of so many workers, with these transports."""
+    found = dict(MINIMA_OF_SEVERAL if workers > 1 else MINIMA_OF_ONE)
+    if transports:
+        found |= MINIMA_OF_TRANSPORTS
+    for each in transports:
+        found |= {f"messages by {each}": MESSAGES_BY, **MINIMA_OF_A_TRANSPORT.get(each, {})}
+    return found
+
 
 DECK = (
     *("kill_worker", "kill_worker", "stop_worker", "stop_worker"),
@@ -117,6 +149,8 @@ class Plan:
     """Messages a second of all publishers together."""
     workers: int = 1
     """Several are under their supervisor, with Redis between them."""
+    transports: Sequence[str] = ()
+    """Some of TRANSPORTS: most subscribers change between them, and publishers post their frames."""
     kill_every_s: float = 9.0
     """The one server."""
     blow_every_s: float = 1.0

@@ -13,8 +13,12 @@ from typing import Any
 import msgspec
 
 from tests.e2e.checker import Attachment, Frame, Progress, decode_frame
+from tests.e2e.lines import Line
 from tests.e2e.run import STALL_S, STYLES, Run
 from tests.e2e.wire import RawSocket, connect
+
+FAREWELLS = (1000, 1001, 1012, 1013, 4410)
+"""Codes with which a server may close in the torture."""
 
 
 class Subscriber:
@@ -40,7 +44,7 @@ class Subscriber:
         self.progress = {name: Progress(run.checker, f"{self.name} ({self.style})", name) for name in channels}
         self.attachments: dict[str, Attachment] = {}
         self.attached_at: dict[str, float] = {}
-        self.socket: RawSocket | None = None
+        self.socket: RawSocket | Line | None = None
         self.away = False
         """Stays away from the server while set."""
         self.worker = ""
@@ -96,7 +100,20 @@ class Subscriber:
             if not self.run.over:
                 await asyncio.sleep(self.random.uniform(0, 0.2))
 
-    def _end(self, socket: RawSocket) -> None:
+    def _end(self, socket: RawSocket | Line) -> None:
+        self._forget()
+        counts = self.run.counts
+        for fault in socket.faults:
+            self.run.checker.fail("wire", f"{self.name}: {fault}")
+        if not self.run.over:
+            counts["connections that died"] += 1
+            if socket.cut_inside:
+                counts["links cut in mid-frame"] += 1
+            if socket.close_code not in (None, *FAREWELLS):
+                self.run.checker.fail("refused", f"{self.name}: closed with {socket.close_code} {socket.close_reason}")
+
+    def _forget(self) -> None:
+        """What is left of the connection, at its end."""
         self.socket = None
         for timer in self._timers:
             timer.cancel()
@@ -109,18 +126,9 @@ class Subscriber:
         self._unacked.clear()
         self._dirty.clear()
         self._stalling.clear()
-        counts = self.run.counts
         if self._late:
-            counts["messages processed again after a crash of the client"] += len(self._late)
+            self.run.counts["messages processed again after a crash of the client"] += len(self._late)
         self._late.clear()
-        for fault in socket.faults:
-            self.run.checker.fail("wire", f"{self.name}: {fault}")
-        if not self.run.over:
-            counts["connections that died"] += 1
-            if socket.cut_inside:
-                counts["links cut in mid-frame"] += 1
-            if socket.close_code not in (None, 1000, 1001, 1012, 1013, 4410):
-                self.run.checker.fail("refused", f"{self.name}: closed with {socket.close_code} {socket.close_reason}")
 
     def leave(self) -> None:
         if self.socket is not None:
@@ -134,6 +142,9 @@ class Subscriber:
         except msgspec.MsgspecError as error:
             self.run.checker.fail("wire", f"{self.name}: {error} in {text[:200]!r}")
             return
+        self._on_frame(text, frame)
+
+    def _on_frame(self, text: bytes, frame: Frame) -> None:
         match frame.type:
             case "message":
                 self._on_message(text, frame)
@@ -225,7 +236,7 @@ class Subscriber:
         attachment.on_message(text, frame)
         serial = frame.serial
         origin = self.run.origins.get((frame.client or "", frame.id or ""))
-        if origin is not None and origin != self.worker:
+        if origin is not None and self.worker and origin != self.worker:
             self.run.counts["deliveries from another worker"] += 1
             if self.run.news_away:
                 self.run.counts["deliveries from another worker while Redis was away"] += 1

@@ -52,6 +52,13 @@ BREAKS_OF_SEVERAL = {
     "outbox-beside-the-transaction": ({"uncommitted"}, ["nothing"]),
 }
 """The same of several workers, with the blows that bring it out."""
+BREAKS_OF_TRANSPORTS = {
+    "last-event-id-plus-one": ({"attached", "skipped"}, ("events", "sse")),
+    "poll-acked-too-early": ({"position", "attached"}, ("poll", "websocket")),
+    "session-loses-a-frame-when-it-moves": ({"step", "attached"}, ("sockjs-xhr", "stream")),
+    "posts-unordered": ({"order"}, ("stream",)),
+}
+"""The same of transports, with those between which the clients change."""
 QUICK = ("sweep-off", "log-dedupe-off", "outbox-relayed-backwards")
 CONTROLS = {"announcements-lost"}
 """Not wrong: it must pass, see test_torture."""
@@ -71,7 +78,7 @@ def _marked(mutants: Iterable[str]) -> list[Any]:
 
 
 def test_every_mutant_is_known_and_breaks_a_rule() -> None:
-    breaks = BREAKS | {mutant: rules for mutant, (rules, _) in BREAKS_OF_SEVERAL.items()}
+    breaks = BREAKS | {mutant: rules for mutant, (rules, _) in (BREAKS_OF_SEVERAL | BREAKS_OF_TRANSPORTS).items()}
     assert breaks.keys() | CONTROLS | ELSEWHERE == MUTANTS.keys()
     assert all(rules <= RULES.keys() for rules in breaks.values())
 
@@ -82,6 +89,15 @@ def test_the_checker_catches_the_mutant(mutant: str) -> None:
     with ServerProcess(mutant=mutant) as server:
         run = asyncio.run(torture(plan, server))
     assert run.checker.broken.keys() & BREAKS[mutant], report(run)
+
+
+@pytest.mark.parametrize("mutant", _marked(BREAKS_OF_TRANSPORTS))
+def test_the_checker_catches_the_mutant_of_a_transport(mutant: str) -> None:
+    rules, transports = BREAKS_OF_TRANSPORTS[mutant]
+    plan = replace(PLAN, publishers=6, transports=transports)
+    with ServerProcess(mutant=mutant) as server:
+        run = asyncio.run(torture(plan, server))
+    assert run.checker.broken.keys() & rules, report(run)
 
 
 @pytest.mark.sqlite

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MS, aeventually
 from tests.e2e.faults import terminate_connections
 from tests.e2e.processes import ServerProcess
-from tests.e2e.run import DECK, Plan, Run
+from tests.e2e.run import DECK, TRANSPORTS, Plan, Run
 from tests.e2e.torture import missed, read_history, report, server_for, torture
 from tests.e2e.wire import Talker, talker, token
 from tests.servers import Postgres, Redis
@@ -33,6 +33,13 @@ SURE = {
     "answers lost": 1,
 }
 SHORT = Plan(seconds=10, seed=11, subscribers=16, kill_every_s=6, settle_s=40, minima=SURE)
+SURE_OF_TRANSPORTS = (
+    *("changes of transport", "changes of transport in mid-stream", "posts answered", "posts sent again"),
+    *(f"messages by {transport}" for transport in TRANSPORTS),
+)
+SHORT_OF_TRANSPORTS = replace(
+    SHORT, publishers=6, transports=TRANSPORTS, minima=SURE | dict.fromkeys(SURE_OF_TRANSPORTS, 1)
+)
 SURE_OF_SEVERAL = (
     *("workers killed", "workers stopped", "Redis killed", "Redis frozen", "rolling replacements", "supervisors ended"),
     *("applications killed", "transactions", "transactions rolled back", "connections of the least used worker"),
@@ -55,9 +62,9 @@ def judge(run: Run) -> None:
     assert not missed(run), report(run)
 
 
-def test_nothing_is_lost_doubled_or_disordered_on_sqlite() -> None:
+def test_nothing_is_lost_doubled_or_disordered_on_sqlite_by_clients_that_change_their_transport() -> None:
     with ServerProcess() as server:
-        run = asyncio.run(torture(SHORT, server))
+        run = asyncio.run(torture(SHORT_OF_TRANSPORTS, server))
         judge(run)
         assert "Traceback" not in server.log_text()
 

@@ -2,6 +2,7 @@
 
     python -m tests.e2e.torture --seconds 60 --seed 7 --database postgres
     python -m tests.e2e.torture --seconds 60 --seed 7 --workers 3
+    python -m tests.e2e.torture --seconds 60 --seed 7 --workers 3 --transports all
 
 For the given time links are cut, silenced, slowed and reset, and the server process is killed and started again. Of
 several workers each is killed, stopped and replaced, their supervisor is ended, Redis killed and frozen, and one of the
@@ -31,10 +32,12 @@ from tests.e2e.application import Application, read_outbox
 from tests.e2e.blows import until_all_serve
 from tests.e2e.checker import Fact, Frame, History, decode_frame
 from tests.e2e.faults import Faults
+from tests.e2e.posters import Poster
 from tests.e2e.processes import Proxy, ServerProcess
 from tests.e2e.publishers import Item, Publisher, Repeater, RestPublisher, SocketPublisher
-from tests.e2e.run import BIG, HOT, LOOK_S, MINIMA_OF_ONE, MINIMA_OF_SEVERAL, PRUNED, QUIET, Plan, Run
+from tests.e2e.run import BIG, HOT, LOOK_S, PRUNED, QUIET, TRANSPORTS, Plan, Run, minima_of
 from tests.e2e.subscribers import Subscriber
+from tests.e2e.travellers import Traveller
 from tests.e2e.wire import talker
 from tests.servers import Postgres, Redis
 
@@ -56,7 +59,12 @@ def _cast(run: Run) -> None:
         if index % 3 == 0:
             channels.append(PRUNED)
         first: Any = ("start", {"epoch": None, "serial": 0}, "head", {"rewind": 20})[index // 2 % 4]
-        run.subscribers.append(Subscriber(run, index, channels, first))
+        kind = Subscriber
+        if plan.transports and index % 4:
+            kind = Traveller
+            if index % 4 == 1:
+                channels = channels[:1] if index % 8 == 1 else channels[-1:]
+        run.subscribers.append(kind(run, index, channels, first))
     shares = [0.3, 0.25, 0.08, 0.3, 0.07]
     makers: list[Callable[[int, float], Publisher]] = [
         lambda index, rate: SocketPublisher(run, index, rate, chain=True),
@@ -68,8 +76,11 @@ def _cast(run: Run) -> None:
     if plan.workers > 1:
         makers[2] = lambda index, rate: Application(run, index, rate)
         shares[2] = 0.2
+    if plan.transports:
+        makers[2:2] = [lambda index, rate: Poster(run, index, rate)]
+        shares[2:2] = [0.2]
     for index in range(plan.publishers):
-        run.publishers.append(makers[index % 5](index, plan.rate * shares[index % 5]))
+        run.publishers.append(makers[index % len(makers)](index, plan.rate * shares[index % len(makers)]))
 
 
 async def _read_histories(run: Run, bearer: str) -> dict[str, History]:
@@ -218,6 +229,7 @@ async def _hear_news(run: Run) -> None:
     now, and the machine may be slow for other reasons.
     """
     publisher = await talker(run.server.port, run.token(PROBE))
+    hearing = [each for each in run.subscribers if HOT in each.progress]
     checker = run.checker
     deadline = time.monotonic() + run.plan.settle_s
     for number in itertools.count(1):
@@ -232,7 +244,7 @@ async def _hear_news(run: Run) -> None:
         checker.published(HOT, PROBE, [(item.id, item.data)], set(), answer)
         with contextlib.suppress(AssertionError):  # the checker will say who lacks it
             await aeventually(
-                lambda: all(each.got(HOT, checker.heads[HOT]) for each in run.subscribers), PROBE_S, every_s=0.001
+                lambda: all(each.got(HOT, checker.heads[HOT]) for each in hearing), PROBE_S, every_s=0.001
             )
         run.news_s.append(time.monotonic() - sent_at)
         if min(run.news_s) < SWEEP_GRACE_S and number >= PROBES:
@@ -303,26 +315,33 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long faults are made (default 60)")
     parser.add_argument("--seed", type=int, default=None, help="of all dice; a random one when absent")
     parser.add_argument("--subscribers", type=int, default=50)
-    parser.add_argument("--publishers", type=int, default=5)
+    parser.add_argument("--publishers", type=int, help="default 5, with --transports 6")
     parser.add_argument("--rate", type=float, default=120, help="messages a second in all (default 120)")
     parser.add_argument("--database", choices=("sqlite", "postgres"), help="default sqlite; several workers: postgres")
     parser.add_argument("--workers", type=int, default=1, help="several run under their supervisor, with Redis")
+    parser.add_argument(
+        "--transports", default="", help=f"'all', or some of them by commas, between which clients change: {TRANSPORTS}"
+    )
     parser.add_argument("--mutant", default=None, help="a fault built into the server; see tests.e2e.mutant_serve")
     parser.add_argument("--keep-log", metavar="FILE", default=None, help="write the server's log there")
     given = parser.parse_args()
     several = given.workers > 1
     if several and given.database == "sqlite":
         parser.error("several workers need --database postgres")
+    transports = TRANSPORTS if given.transports == "all" else tuple(filter(None, given.transports.split(",")))
+    if unknown := set(transports) - set(TRANSPORTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
     seed = given.seed if given.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     plan = Plan(
         seconds=given.seconds,
         seed=seed,
         subscribers=given.subscribers,
-        publishers=given.publishers,
+        publishers=given.publishers or (6 if transports else 5),
         rate=given.rate,
         workers=given.workers,
-        minima=MINIMA_OF_SEVERAL if several else MINIMA_OF_ONE,
+        transports=transports,
+        minima=minima_of(given.workers, transports),
     )
     kind = given.database or ("postgres" if several else "sqlite")
     with surroundings(kind, given.workers) as (url, redis), server_for(plan, url, redis, given.mutant) as server:

@@ -211,12 +211,13 @@ async def connect(
     headers: str = "",
     into: RawSocket | None = None,
     timeout_s: float = 30,
+    path: str = "/ws",
 ) -> RawSocket:
     """A WebSocket that is open. Raises OSError when it does not come about (`HandshakeRefused` with the status)."""
     socket = into or RawSocket()
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: socket, "127.0.0.1", port)
-    socket.write(handshake_bytes(port, bearer, headers=headers))
+    socket.write(handshake_bytes(port, bearer, path=path, headers=headers))
     try:
         await asyncio.wait_for(asyncio.shield(socket.opened), timeout_s)
     except TimeoutError:
