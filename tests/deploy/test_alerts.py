@@ -6,15 +6,21 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
+from prometheus_client import exposition
+from prometheus_client.parser import text_string_to_metric_families
 
-from realtime.counting import MESSAGES, SECONDS
+from realtime.counting import LAG_EVERY_S, MESSAGES, SECONDS, LoopLag
 from realtime.metrics import METRICS
+from realtime.metrics.exposition import _Read
+from realtime.metrics.reading import Buckets, Reading
 from tests.balancers import DEPLOY, ROOT, program, program_environment
 
 PROMETHEUS = DEPLOY / "prometheus"
@@ -301,6 +307,57 @@ def fires(folder: Path, alert: str, series: dict[str, str], expected: dict[int, 
     written = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}
     (folder / "tests.yml").write_text(yaml.safe_dump(written, sort_keys=False))
     promtool("test", "rules", "tests.yml", cwd=folder)
+
+
+def told(found: list[Reading], missing: list[str]) -> dict[str, float]:
+    """What a scrape of `/metrics` brings Prometheus: its series and their values."""
+    encode, _ = exposition.choose_encoder("text/plain")
+    return {
+        sample.name + "{" + ",".join(f'{name}="{value}"' for name, value in sorted(labels.items())) + "}": sample.value
+        for family in text_string_to_metric_families(encode(_Read(found, missing)).decode())
+        for sample in family.samples
+        if (labels := {"instance": "app1:8000", **sample.labels})
+    }
+
+
+def minutes(scrapes: list[dict[str, float]]) -> dict[str, str]:
+    """One scrape a minute, as promtool takes them; `_` where a series is not there."""
+    names = {name: None for scrape in scrapes for name in scrape}
+    return {name: " ".join(str(scrape.get(name, "_")) for scrape in scrapes) for name in names}
+
+
+def test_the_alert_fires_when_a_worker_dies(tmp_path: Path, realtime_settings: Callable[..., None]) -> None:
+    realtime_settings(WORKERS=2)
+    well = told([Reading("w1", {}), Reading("w2", {})], [])
+    dead = told([Reading("w1", {})], ["w2"])
+    scrapes = [*[well] * 10, *[dead] * 10, *[well] * 10]
+    fires(tmp_path, "SeriatimWorkerMissing", minutes(scrapes), {9: False, 10: False, 12: True, 19: True, 20: False})
+
+
+def test_alerts_fire_when_the_lag_of_a_loop_grows(tmp_path: Path) -> None:
+    now = [1000.0]
+    loop = SimpleNamespace(call_later=lambda delay, call: SimpleNamespace(cancel=lambda: None))
+    lag = LoopLag(cast("Any", loop), lambda: now[0])
+    lag.start()
+
+    def scrape(late_s: float) -> dict[str, float]:
+        """After a minute in which every turn came so late; the loop is in the middle of one."""
+        for _ in range(20):
+            now[0] += late_s + LAG_EVERY_S
+            lag._tick()
+        now[0] += late_s + LAG_EVERY_S
+        histogram = Buckets(list(lag.histogram.counts), lag.histogram.total)
+        series: dict[str, Any] = {
+            "seriatim_event_loop_lag_seconds": [((), histogram)],
+            "seriatim_event_loop_overdue_seconds": [((), lag.now_s)],
+        }
+        return told([Reading("w1", series)], [])
+
+    scrapes = [scrape(late_s) for late_s in [*[0.001] * 20, *[2.0] * 20, *[20.0] * 10, *[0.001] * 20]]
+    (tmp_path / "late").mkdir()
+    late = {19: False, 32: True, 49: True, 68: False}
+    fires(tmp_path / "late", "SeriatimEventLoopLate", minutes(scrapes), late)
+    fires(tmp_path, "SeriatimEventLoopStuck", minutes(scrapes), {19: False, 39: False, 42: True, 49: True, 52: False})
 
 
 def test_every_alert_has_its_case() -> None:
