@@ -18,7 +18,7 @@ from realtime.conf import settings
 from realtime.log import retention
 from realtime.log.types import LogState
 from realtime.models import Act, ApiKey, SigningKey
-from realtime.protocol.names import parse_channel
+from realtime.protocol.names import ChannelName, parse_channel
 
 __all__ = [
     "ACTS",
@@ -206,20 +206,20 @@ def open_again(channel: str, *, actor: str, reason: str = "") -> bool:
 
 def new_epoch(channel: str, *, actor: str) -> str:
     """Gives the log a new epoch: clients are told that what they have may not be what is stored. Messages stay."""
-    epoch = retention.new_epoch(parse_channel(channel))
+    epoch = retention.new_epoch(ChannelName(channel))
     record(actor, "new epoch", channel, epoch=epoch)
     return epoch
 
 
 def empty(channel: str, *, actor: str) -> str:
     """Takes all messages out of the log, which goes on in a new epoch; rows are deleted later, a chunk at a time."""
-    epoch = retention.begin_anew(parse_channel(channel))
+    epoch = retention.begin_anew(ChannelName(channel))
     record(actor, "empty channel", channel, epoch=epoch)
     return epoch
 
 
 def prune(channel: str, upto: int, *, actor: str) -> LogState:
     """Takes everything through the serial out of the log; rows are deleted later, a chunk at a time. The state then."""
-    state = retention.prune(parse_channel(channel), upto)
+    state = retention.prune(ChannelName(channel), upto)
     record(actor, "prune channel", channel, upto=upto, oldest=state.oldest)
     return state

@@ -282,13 +282,23 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
     await workers.run("from realtime import desk\ndesk.lift('block', 'mallory', actor='shell')")
 
 
-async def test_a_limit_of_another_process_holds_at_all_workers(workers: Workers) -> None:
-    client = f"limited-{time.time_ns()}"
+async def test_a_limit_and_a_closed_channel_of_another_process_hold_at_all_workers(workers: Workers) -> None:
+    client, channel = f"limited-{time.time_ns()}", f"closing-{time.time_ns()}"
     sockets = [await talker(server.port, token(client)) for server in (workers.first, workers.second)]
+    frame = {"type": "publish", "ref": "p", "channel": channel, "messages": [{"data": 1}]}
+    assert (await sockets[0].ask(frame))["type"] == "published"
+    for socket in sockets:
+        assert (await socket.ask({"type": "attach", "ref": "a", "channel": channel}))["type"] == "attached"
     answer = await workers.run(
+        f"from realtime import desk\ndesk.close({channel!r}, actor='shell')\n"
         f"from realtime.models import Limit\nLimit.objects.create(scope='client', name={client!r}, message_bytes=10)\n"
         "done()"
     )
+    for socket in sockets:
+        at = await frame_at(socket, "detached", channel=channel, reason="forbidden")
+        assert at - answer["at"] < WITHIN_S
+        assert (await socket.ask({**frame, "ref": "q"}))["code"] == "forbidden"
+        assert (await socket.ask({"type": "attach", "ref": "b", "channel": channel}))["code"] == "forbidden"
     for number, socket in enumerate(sockets):
         while await published(socket, {"data": "x" * 50}):
             assert time.time() - answer["at"] < WITHIN_S * (number + 1)
