@@ -18,6 +18,9 @@ Described = tuple[str, str, str, str, int, dict[str, Any]]
 
 _SERVER = "server:workers"
 _MAST = "demo:feed"
+_QUIET_S = 5
+"""A worker says its numbers every two seconds."""
+_SUM: Final[dict[str, Any]] = {"fold": "sum", "quiet": _QUIET_S}
 _SEATTLE = "replay:seattle-@speed"
 
 DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ...]], ...]] = (
@@ -27,10 +30,10 @@ DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ..
         "What the workers of this server say about themselves, every two seconds.",
         {},
         (
-            ("number", "Connections", _SERVER, "connections", 3, {"fold": "sum"}),
-            ("number", "Published", _SERVER, "published", 3, {"fold": "sum", "unit": "a second", "digits": 1}),
-            ("number", "Delivered", _SERVER, "delivered", 3, {"fold": "sum", "unit": "a second", "digits": 1}),
-            ("number", "Out", _SERVER, "kb_out", 3, {"fold": "sum", "unit": "kB/s", "digits": 1}),
+            ("number", "Connections", _SERVER, "connections", 3, _SUM),
+            ("number", "Published", _SERVER, "published", 3, _SUM | {"unit": "a second", "digits": 1}),
+            ("number", "Delivered", _SERVER, "delivered", 3, _SUM | {"unit": "a second", "digits": 1}),
+            ("number", "Out", _SERVER, "kb_out", 3, _SUM | {"unit": "kB/s", "digits": 1}),
             ("area", "Delivered each second, by worker", _SERVER, "delivered", 6, {"by_key": True, "least": 5}),
             (
                 "line",
@@ -46,7 +49,10 @@ DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ..
                 _SERVER,
                 "",
                 6,
-                {"columns": ["connections", "attachments", "channels", "lag_ms", "cpu", "memory", "waiting"]},
+                {
+                    "columns": ["connections", "attachments", "channels", "lag_ms", "cpu", "memory", "waiting"],
+                    "quiet": _QUIET_S,
+                },
             ),
             (
                 "gauge",
@@ -54,9 +60,9 @@ DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ..
                 _SERVER,
                 "lag_ms",
                 3,
-                {"fold": "max", "min": 0, "max": 1000, "warn": 200, "alert": 600, "unit": "ms"},
+                {"fold": "max", "min": 0, "max": 1000, "warn": 200, "alert": 600, "unit": "ms", "quiet": _QUIET_S},
             ),
-            ("lights", "Health", _SERVER, "state", 3, {}),
+            ("lights", "Health", _SERVER, "state", 3, {"quiet": _QUIET_S}),
         ),
     ),
     (

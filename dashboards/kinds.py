@@ -85,17 +85,20 @@ _EVERYWHERE: Final[Mapping[str, Callable[[object], object]]] = {
 }
 """`warn` and `alert` are thresholds: at or over them, with `below` at or under them. `event`: only messages of it."""
 
+_FOLD: Final = _one_of("newest", "sum", "max", "mean")
+
 KINDS: Final[Mapping[str, tuple[str, Mapping[str, Callable[[object], object]]]]] = {
     "line": ("Line", {"more": _fields(SERIES_MOST - 1), "by_key": _flag, "least": _number, "time": _field}),
     "area": ("Area", {"more": _fields(SERIES_MOST - 1), "by_key": _flag, "least": _number, "time": _field}),
-    "gauge": ("Gauge", {"min": _number, "max": _number, "fold": _one_of("newest", "sum", "max", "mean")}),
-    "number": ("Number", {"fold": _one_of("newest", "sum", "max", "mean"), "time": _field}),
+    "gauge": ("Gauge", {"min": _number, "max": _number, "fold": _FOLD, "quiet": _number}),
+    "number": ("Number", {"fold": _FOLD, "time": _field, "quiet": _number}),
     "bar": ("Bars", {"fold": _one_of("newest", "count"), "label": _field, "round": _field}),
-    "table": ("Table by key", {"columns": _fields(COLUMNS_MOST)}),
+    "table": ("Table by key", {"columns": _fields(COLUMNS_MOST), "quiet": _number}),
     "feed": ("Events", {"label": _field}),
-    "lights": ("Status lights", {}),
+    "lights": ("Status lights", {"quiet": _number}),
 }
-"""Kind → what people call it, and the options it has beside those that all have."""
+"""Kind → what people call it, and the options it has beside those that all have. `quiet`: after so many seconds without
+a word of it a key is shown as silent, and counts in no sum."""
 
 
 def check_options(kind: str, options: object) -> dict[str, Any]:

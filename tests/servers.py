@@ -391,6 +391,17 @@ class Site(Server):
             )
         return done.stdout
 
+    def workers(self) -> dict[str, int]:
+        """Name → pid of the workers of a supervisor; a child that has only been forked is none yet."""
+        assert self._process is not None
+        found: dict[str, int] = {}
+        for pid in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if "--number" in arguments:
+                    found[f"w{arguments[arguments.index('--number') + 1]}"] = int(pid)
+        return found
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

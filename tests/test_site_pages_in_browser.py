@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -139,6 +141,56 @@ def test_pointers_go_over_every_transport_both_ways(ana: Person, guest: Person, 
     eventually(lambda: moved(ana, "ana", "ArrowLeft"), LONG_S, every_s=0.2, what="the guest sees ana")
     eventually(lambda: moved(guest, guest_id, "ArrowRight"), LONG_S, every_s=0.2, what="ana sees the guest")
     assert ana.faults() == guest.faults() == []
+
+
+# -- the server's own dashboard
+
+
+@pytest.mark.slow
+def test_the_servers_dashboard_shows_both_workers_and_tells_of_one_that_is_killed(site: Site, ana: Person) -> None:
+    ana.open("/dashboards/server/")
+    ana.wait_for_word("Live")
+
+    def lights() -> dict[str, str]:
+        rows = ana.page.eval_on_selector_all(
+            ".lights li:not(.muted)",
+            "all => all.map((each) => [...each.children].slice(1).map((one) => one.textContent))",
+        )
+        return dict(rows)
+
+    def rows() -> dict[str, list[str]]:
+        """What the table says of each worker: silent or "", then its columns."""
+        cells = ana.page.eval_on_selector_all(
+            "[data-kind=table] tbody tr",
+            "all => all.map((each) => [each.className, ...[...each.children].map((one) => one.textContent)])",
+        )
+        return {each[1]: each for each in cells}
+
+    both = {"w1": "Well", "w2": "Well"}
+    eventually(lambda: set(lights()) == set(both) and "silent" not in str(lights()).lower(), LONG_S)
+    eventually(lambda: set(rows()) == set(both), LONG_S)
+    # Both rows live: each changes while the other does, too.
+    before = rows()
+    eventually(lambda: all(rows()[name] != before[name] for name in both), LONG_S, what="both say something new")
+    legend = ana.page.locator("[data-kind=line] .leg")
+    assert legend.inner_text().split() == ["w1", "w2"]
+    # The one that does not carry this page, so that nothing else tells of it.
+    victim = "w2" if worker_of(ana) == "w1" else "w1"
+    os.kill(site.workers()[victim], signal.SIGKILL)
+    told: list[str] = []
+
+    def is_told() -> bool:
+        said = ana.page.locator("[data-announce]").text_content() or ""
+        if f"{victim} Silent for" in said:
+            told.append(said)
+        return bool(told)
+
+    eventually(is_told, LONG_S, what=f"{victim} is silent")
+    # Its replacement has its name.
+    eventually(lambda: set(lights()) == set(both) and "Silent" not in str(lights()), LONG_S, what="both are back")
+    assert "Silent" not in str(rows())
+    assert (ana.ledger("missing"), ana.ledger("doubled")) == ("0", "0")
+    assert ana.faults() == []
 
 
 def test_keys_are_listed_and_single_ones_can_be_switched_off(ana: Person) -> None:

@@ -163,6 +163,10 @@ test("thresholds from above and from below", () => {
   assert.equal(figures.levelOf(null, { alert: 0, below: true }), "");
 });
 
+test("a key is silent after its limit, and never without one", () => {
+  assert.deepEqual([figures.isQuiet(5, 5), figures.isQuiet(5.1, 5), figures.isQuiet(1e9, undefined)], [false, true, false]);
+});
+
 test("votes are counted in the newest round alone", () => {
   const rows = [["a", 1], ["b", 1], ["a", 2], ["a", 2], ["b", 2]].map(([choice, round], index) => ({ serial: index, at: index, key: null, event: "vote", data: { choice, round } }));
   rows.push({ serial: 9, at: 9, key: null, event: "question", data: { choice: "a", round: 2 } });

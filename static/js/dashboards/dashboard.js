@@ -188,7 +188,7 @@ async function drawAll() {
     const isBehind = fresh.kind === "behind" && end === null;
     if (isBehind) behind += 1;
     const toCome = isBehind && newest !== null ? { from: newest, text: fresh.toCome } : null;
-    const drawn = each.draw({ rows, state: source.state(rows), from, to, toCome });
+    const drawn = each.draw({ rows, state: source.state(rows), from, to, toCome, isWhole: end !== null || source.isLevel });
     const badge = end === null && fresh.kind !== "live" ? fresh.badge : "";
     each.badge.hidden = badge === "";
     each.badge.textContent = badge;

@@ -55,6 +55,9 @@ export function levelOf(value, { warn, alert, below = false }) {
   return reached(alert) ? "alert" : reached(warn) ? "warn" : "";
 }
 
+/** @param {number} age Seconds since a key was heard of. @param {number | undefined} limit None: keys may be quiet for ever. */
+export const isQuiet = (age, limit) => limit !== undefined && age > limit;
+
 /** One number of many. @param {readonly number[]} values @param {string} fold */
 export function folded(values, fold) {
   if (values.length === 0) return null;

@@ -1,7 +1,7 @@
 // The widgets: each takes a view of its channel and draws it. What is computed is in figures.js.
 
 import { el, svg, thread } from "../dom.js";
-import { clockWithSeconds, count } from "../words.js";
+import { clockWithSeconds, count, span } from "../words.js";
 import { Chart } from "./chart.js";
 import * as figures from "./figures.js";
 import { between, firstFrom } from "./points.js";
@@ -16,6 +16,7 @@ import { between, firstFrom } from "./points.js";
  * @property {number} from Unix seconds.
  * @property {number} to
  * @property {{ from: number, text: string } | null} toCome
+ * @property {boolean} isWhole All that was sent through `to` is here: what is missing was not sent.
  */
 
 /**
@@ -30,6 +31,7 @@ const COLOURS = [1, 2, 3, 4, 5, 6].map((number) => `--series-${number}`);
 const DASHES = [undefined, [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4]];
 const ROWS_MOST = 60;
 const FEED_MOST = 30;
+const SILENT = "Silent for ";
 /** @type {Record<string, [string, string]>} Word of a state → sign and its word. */
 const LIGHTS = { live: ["live", "Well"], ok: ["live", "Well"], true: ["live", "Well"], slow: ["slow", "Slow"], warn: ["slow", "Look"], danger: ["danger", "In trouble"], alert: ["danger", "In trouble"], false: ["danger", "In trouble"] };
 
@@ -49,6 +51,9 @@ const withUnit = ({ options }, value) => (value === null ? "–" : `${figures.wr
 /** Rows that this widget is about. @param {Described} widget @param {readonly Row[]} rows */
 const own = ({ options }, rows) => (options.event ? rows.filter((row) => row.event === options.event) : rows);
 
+/** For how long a key has said nothing, where the widget has a limit for that and it is over. @param {Described} widget @param {View} view @param {Row} row */
+const quietFor = ({ options }, view, row) => (view.isWhole && figures.isQuiet(view.to - row.at, options.quiet) ? view.to - row.at : null);
+
 /** The number of a widget now: of the newest row, or of the newest of each key. @param {Described} widget @param {View} view */
 function valueNow(widget, view) {
   const { field, options } = widget;
@@ -57,7 +62,8 @@ function valueNow(widget, view) {
     const value = figures.numberAt(rows[index], field);
     if (value !== null) return value;
   }
-  return figures.folded(view.state.map((row) => figures.numberAt(row, field)).filter((value) => value !== null), options.fold ?? "newest");
+  const heard = view.state.filter((row) => quietFor(widget, view, row) === null);
+  return figures.folded(heard.map((row) => figures.numberAt(row, field)).filter((value) => value !== null), options.fold ?? "newest");
 }
 
 /** @param {Described} widget @param {number | null} value @returns {Drawn} */
@@ -160,10 +166,10 @@ const MAKERS = {
     let drawn = "";
     return (view) => {
       const state = [...view.state].sort((a, b) => (String(a.key) < String(b.key) ? -1 : 1));
-      const cells = state.map((row) => [String(row.key), ...columns.map((name) => cell(figures.valueAt(row.data, name)))]);
+      const cells = state.map((row) => [String(row.key), silence(widget, view, row), ...columns.map((name) => cell(figures.valueAt(row.data, name)))]);
       if (drawn !== JSON.stringify(cells)) {
         drawn = JSON.stringify(cells);
-        rows.replaceChildren(...cells.slice(0, ROWS_MOST).map(([key, ...rest]) => el("tr", {}, el("th", { scope: "row" }, key), ...rest.map((text) => el("td", {}, text)))));
+        rows.replaceChildren(...cells.slice(0, ROWS_MOST).map(([key, silent, ...rest]) => el("tr", { class: silent && "old" }, el("th", { scope: "row" }, key, silent && el("small", {}, silent)), ...rest.map((text) => el("td", {}, text)))));
       }
       const values = widget.field === "" ? [] : state.map((row) => figures.numberAt(row, widget.field)).filter((value) => value !== null);
       return drawnOf(widget, figures.folded(values, widget.options.below ? "min" : "max"));
@@ -197,23 +203,30 @@ const MAKERS = {
     body.append(list);
     let drawn = "";
     return (view) => {
-      const lights = view.state.map((row) => /** @type {[string, string]} */ ([String(row.key), String(figures.valueAt(row.data, widget.field))])).sort();
+      const lights = view.state.map((row) => /** @type {[string, string]} */ ([String(row.key), silence(widget, view, row) || String(figures.valueAt(row.data, widget.field))])).sort();
       if (drawn !== JSON.stringify(lights)) {
         drawn = JSON.stringify(lights);
         list.replaceChildren(
           ...lights.map(([key, state]) => {
-            const [glyph, word] = LIGHTS[state] ?? ["connecting", state];
+            const [glyph, word] = LIGHTS[state] ?? [state.startsWith(SILENT) ? "offline" : "connecting", state];
             return el("li", {}, thread(glyph), el("span", {}, key), el("span", { class: "v" }, word));
           }),
           ...(lights.length === 0 ? [el("li", { class: "muted" }, "Nothing yet")] : []),
         );
       }
       const glyphs = lights.map(([, state]) => LIGHTS[state]?.[0]);
-      const level = glyphs.includes("danger") ? "alert" : glyphs.includes("slow") ? "warn" : "";
+      const isSilent = lights.some(([, state]) => state.startsWith(SILENT));
+      const level = isSilent || glyphs.includes("danger") ? "alert" : glyphs.includes("slow") ? "warn" : "";
       return { level, words: lights.map(([key, state]) => `${key} ${LIGHTS[state]?.[1] ?? state}`).join(", ") };
     };
   },
 };
+
+/** @param {Described} widget @param {View} view @param {Row} row */
+function silence(widget, view, row) {
+  const quiet = quietFor(widget, view, row);
+  return quiet === null ? "" : `${SILENT}${span(Math.floor(quiet) * 1000)}`;
+}
 
 /** @param {unknown} value */
 function cell(value) {
@@ -224,16 +237,20 @@ function cell(value) {
 
 /** The points of a sparkline; for a sum over keys, the sum of what was newest at each moment. @param {Described} widget @param {readonly Row[]} rows */
 function summed({ field, options }, rows) {
-  /** @type {Map<string | null, number>} */
+  /** @type {Map<string | null, { at: number, value: number }>} */
   const newest = new Map();
   /** @type {{ at: number, value: number }[]} */
   const points = [];
   for (const row of rows) {
     const value = figures.numberAt(row, field);
     if (value === null) continue;
-    newest.set(row.key, value);
-    const folds = options.fold && options.fold !== "newest";
-    points.push({ at: row.at, value: folds ? (figures.folded([...newest.values()], options.fold) ?? value) : value });
+    if (!options.fold || options.fold === "newest") {
+      points.push({ at: row.at, value });
+      continue;
+    }
+    newest.set(row.key, { at: row.at, value });
+    const heard = [...newest.values()].filter((each) => !figures.isQuiet(row.at - each.at, options.quiet));
+    points.push({ at: row.at, value: figures.folded(heard.map((each) => each.value), options.fold) ?? value });
   }
   return points;
 }
