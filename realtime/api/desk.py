@@ -17,7 +17,7 @@ from realtime import closings, desk, live, overview
 from realtime.api import serializers, views
 from realtime.api.parsers import choice, integer, read_object
 from realtime.api.permissions import require_admin, require_api_key, require_operator
-from realtime.api.schema import KEY_ONLY, NAME, described
+from realtime.api.schema import KEY_ONLY, LIMIT, NAME, VISIBLE, described, text, whole
 from realtime.api.views import PlatformView, channel_fields, channel_in, json_response
 from realtime.delivery.capability import Capability
 from realtime.log import reads
@@ -31,6 +31,8 @@ PAGE_DEFAULT = 100
 PAGE_MOST = 1000
 JTI_MOST_CHARS = 256
 REASON_MOST_CHARS = 200
+PREFIX = "^[A-Za-z0-9_.:@=-]*$"
+NO_NUL = "^[^\\x00]*$"
 SINCE_MOST_MS = 253_402_300_799_000
 """The end of the year 9999: what a database can compare with."""
 
@@ -48,9 +50,9 @@ class ChannelsView(PlatformView):
         "forbidden",
         operation_id="channels",
         parameters=[
-            OpenApiParameter("prefix", str, description="The beginning of the names; by default all."),
-            OpenApiParameter("limit", int, description="1–1000, default 100."),
-            OpenApiParameter("page", str, description="`next` of the page before."),
+            text("prefix", "The beginning of the names; by default all.", PREFIX, 200),
+            LIMIT,
+            text("page", "`next` of the page before.", PREFIX, 200),
         ],
         responses={200: OpenApiResponse(serializers.ChannelsOut, "Channels in the order of their names.")},
         auth=KEY_ONLY,
@@ -136,7 +138,7 @@ class MessagesView(views.MessagesView):
         "forbidden",
         "not_found",
         operation_id="take_messages",
-        parameters=[NAME, OpenApiParameter("upto", int, description="The last serial to take; by default all.")],
+        parameters=[NAME, whole("upto", "The last serial to take; by default all.")],
         responses={200: OpenApiResponse(serializers.LogOut, "The log as it is now.")},
         auth=KEY_ONLY,
     )
@@ -212,7 +214,7 @@ class TraceView(PlatformView):
         "forbidden",
         "not_found",
         operation_id="trace",
-        parameters=[NAME, OpenApiParameter("serial", int, required=True)],
+        parameters=[NAME, whole("serial", "The message.", least=1, required=True)],
         responses={200: OpenApiResponse(serializers.TraceOut, "Where it is.")},
         auth=KEY_ONLY,
     )
@@ -237,12 +239,12 @@ class AuditView(PlatformView):
         "forbidden",
         operation_id="audit",
         parameters=[
-            OpenApiParameter("actor", str, description="A whole actor: user:eve, key:backend or shell."),
+            text("actor", "A whole actor: user:eve, key:backend or shell.", NO_NUL),
             OpenApiParameter("act", str, enum=sorted(desk.ACTS), description="Acts are listed in the reference."),
-            OpenApiParameter("target", str, description="A whole target: a channel, a client, a name."),
-            OpenApiParameter("since", int, description="Unix milliseconds: not earlier."),
-            OpenApiParameter("before", int, description="`next` of the page before."),
-            OpenApiParameter("limit", int, description="1–1000, default 100."),
+            text("target", "A whole target: a channel, a client, a name.", NO_NUL),
+            whole("since", "Unix milliseconds: not earlier.", most=SINCE_MOST_MS),
+            whole("before", "`next` of the page before."),
+            LIMIT,
         ],
         responses={200: OpenApiResponse(serializers.ActsOut, "What operators did.")},
         auth=KEY_ONLY,
@@ -316,9 +318,7 @@ class ConnectionsView(PlatformView):
         "bad_frame",
         "forbidden",
         operation_id="disconnect",
-        parameters=[
-            OpenApiParameter("client", str, OpenApiParameter.PATH, description="A client id, percent-encoded whole.")
-        ],
+        parameters=[text("client", "A client id, percent-encoded whole.", VISIBLE, 128, OpenApiParameter.PATH)],
         responses={200: OpenApiResponse(serializers.DisconnectedOut, "They are closed, on all workers.")},
         auth=KEY_ONLY,
     )

@@ -13,6 +13,8 @@ import time
 
 from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from realtime.api import local
 from realtime.conf import settings
@@ -27,11 +29,15 @@ _database_ok = False
 _probed_at = float("-inf")
 
 
+@csrf_exempt  # else Django's page about CSRF would be the answer to a POST
+@require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """The process is alive and its threads answer."""
     return _no_store(JsonResponse({"status": "ok"}))
 
 
+@csrf_exempt
+@require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 when this worker can take traffic; else 503 and what fails."""
     checks = {"database": _database_reachable(), **local.readiness()}

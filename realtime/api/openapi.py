@@ -22,7 +22,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.settings import SPECTACULAR_DEFAULTS, patched_settings
 
-from realtime.api.schema import CODES
+from realtime.api.schema import CODES, VISIBLE
+from realtime.api.views import TOKEN_TTL_MOST_S
 from realtime.protocol.errors import ERRORS
 
 SIDECAR: Final = "drf_spectacular_sidecar"
@@ -52,6 +53,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v[0-9]",
+    # What a PATCH needs it needs: there are no partial ones.
+    "COMPONENT_SPLIT_PATCH": False,
 }
 
 Json = dict[str, Any]
@@ -100,11 +103,52 @@ def _made() -> Json:
         made = cast("Json", json.loads(OpenApiJsonRenderer().render(found)))
     made["paths"] |= _others(made["components"]["schemas"])
     made["components"]["schemas"] |= {"Error": _error(), "ErrorFacts": _facts()}
+    _tighten(made["components"]["schemas"])
+    single = {"allOf": [{"$ref": "#/components/schemas/MessageIn"}, {"not": {"required": ["messages"]}}]}
+    for media in made["paths"]["/api/v1/channels/{name}/messages"]["post"]["requestBody"]["content"].values():
+        media["schema"] = {"anyOf": [media["schema"], single]}
     for path in made["paths"].values():
         for operation in path.values():
             _describe_errors(operation)
     made["paths"] = dict(sorted(made["paths"].items()))
     return made
+
+
+# ---------------------------------------------------------------------- what serializers cannot say
+
+
+def _tighten(schemas: Json) -> None:
+    """What the parsers demand of bodies beside types and lengths: so that what is described is taken, and nothing else
+    refused. tests/fuzz/schema.py tries it."""
+    client = {"type": ["string", "null"], "pattern": VISIBLE, "minLength": 1}
+    for name, field, more in (
+        ("MessageIn", "id", {"type": ["string", "null"], "pattern": VISIBLE, "minLength": 1}),
+        ("MessageIn", "event", {"type": ["string", "null"], "minLength": 1}),
+        ("MessageIn", "key", {"type": ["string", "null"], "minLength": 1, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]+$"}),
+        ("MessagesIn", "client", client),
+        ("MessagesIn", "messages", {"minItems": 1, "maxItems": 1000}),
+        ("SignalIn", "event", {"minLength": 1}),
+        ("SignalIn", "to", {"pattern": "^[!-~]*$"}),
+        ("SignalIn", "client", client),
+        ("PublishIn", "client", client),
+        ("PublishIn", "items", {"minItems": 1, "maxItems": 100}),
+        ("TokenIn", "client", {"pattern": VISIBLE, "minLength": 1}),
+        ("TokenIn", "cap", {"type": ["object", "null"], "propertyNames": {"pattern": "^[^*]*[*]?$"}}),
+        ("TokenIn", "ttl_s", {"type": ["number", "null"], "maximum": TOKEN_TTL_MOST_S}),
+        ("RevokeIn", "jti", {"minLength": 1, "pattern": "^[^\\x00]+$"}),
+        ("RevokeIn", "client", {"pattern": VISIBLE, "minLength": 1}),
+        ("RevokeIn", "key", {"pattern": "^[A-Za-z0-9]{4,32}$", "minLength": 4}),
+    ):
+        schemas[name]["properties"][field] |= more
+    schemas["RevokeIn"]["oneOf"] = [{"required": [each]} for each in ("jti", "client", "key")]
+    # Each item is judged by itself: one that is none is answered so, and the others are stored.
+    items = schemas["PublishIn"]["properties"]["items"]
+    items["items"] = {"anyOf": [items["items"], {}]}
+    refused = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/ErrorFacts"}}}
+    schemas["ItemOut"] = {
+        "oneOf": [{"$ref": "#/components/schemas/PublishedOut"}, {**refused, "required": ["error"]}],
+        "description": "What was stored, or why nothing was.",
+    }
 
 
 # ---------------------------------------------------------------------- errors
@@ -120,6 +164,7 @@ def _describe_errors(operation: Json) -> None:
             status, [code for code in ERRORS if code in codes and ERRORS[code].http_status == status]
         )
     if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
         operation["responses"]["415"] = _refusal(415, ["bad_frame"])
     operation["responses"] = dict(sorted(operation["responses"].items()))
 

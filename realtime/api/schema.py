@@ -63,6 +63,32 @@ ANYBODY: Final = cast("Sequence[str]", [{"bearer": []}, {"session": []}, {}])
 KEY_ONLY: Final = cast("Sequence[str]", [{"bearer": []}])
 """An API key."""
 
+MAX_INTEGER: Final = 2**53 - 1
+
+VISIBLE: Final = "^[!-~]+$"
+"""Visible ASCII, as client ids and ids of messages are."""
+
+
+def whole(
+    name: str, description: str = "", *, least: int = 0, most: int = MAX_INTEGER, **more: Any
+) -> OpenApiParameter:
+    """A parameter of the query that is an integer between bounds."""
+    return OpenApiParameter(
+        name, {"type": "integer", "minimum": least, "maximum": most}, description=description, **more
+    )
+
+
+LIMIT = whole("limit", "How many at most; default 100.", least=1, most=1000)
+
+
+def text(
+    name: str, description: str, pattern: str, most: int | None = None, place: str = OpenApiParameter.QUERY
+) -> OpenApiParameter:
+    """A parameter that is a text of some alphabet."""
+    kind = {"type": "string", "pattern": pattern, **({} if most is None else {"maxLength": most})}
+    return OpenApiParameter(name, kind, place, required=place == OpenApiParameter.PATH, description=description)
+
+
 NAME = OpenApiParameter(
     "name",
     str,

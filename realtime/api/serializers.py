@@ -63,7 +63,9 @@ class ErrorFacts(Fields):
 
 
 class ItemOut(PublishedOut):
-    error = ErrorFacts(required=False, help_text="In place of the other fields, when the item was refused.")
+    """Stored, or an error: `realtime.api.openapi` says which goes with what."""
+
+    error = ErrorFacts(required=False)
 
 
 class PublishOut(Fields):
@@ -184,7 +186,7 @@ class MembersOut(Fields):
 class TokenIn(Fields):
     client = serializers.CharField(max_length=128)
     cap = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)
-    ttl_s = serializers.IntegerField(min_value=1, required=False, default=3600)
+    ttl_s = serializers.FloatField(min_value=1, required=False, default=3600)
 
 
 class TokenOut(Fields):

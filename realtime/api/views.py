@@ -24,7 +24,7 @@ from realtime.api.authentication import PlatformAuthentication
 from realtime.api.errors import exception_handler, tell_rate
 from realtime.api.parsers import StrictJSONParser, choice, integer, read_object
 from realtime.api.permissions import identity_of, require, require_api_key, require_known
-from realtime.api.schema import ANYBODY, KEY_ONLY, NAME, described
+from realtime.api.schema import ANYBODY, KEY_ONLY, LIMIT, NAME, described, text, whole
 from realtime.delivery.capability import OPERATIONS, Capability
 from realtime.log import reads
 from realtime.log.types import Page, Published
@@ -110,14 +110,9 @@ class MessagesView(PlatformView):
         "too_large",
         "rate_limited",
         operation_id="publish",
-        # One message object, without `messages`, is taken as well; docs/reference/rest.md says so.
+        # One message object, without `messages`, is taken as well: `realtime.api.openapi` adds it.
         request=serializers.MessagesIn,
-        parameters=[
-            NAME,
-            OpenApiParameter(
-                "Idempotency-Key", location=OpenApiParameter.HEADER, description="The `id` of a single message."
-            ),
-        ],
+        parameters=[NAME],
         responses={
             201: OpenApiResponse(serializers.PublishedOut, "Committed."),
             200: OpenApiResponse(serializers.PublishedOut, "All of it was known already."),
@@ -125,7 +120,8 @@ class MessagesView(PlatformView):
         auth=ANYBODY,
     )
     def post(self, request: Request, name: str) -> HttpResponse:
-        """Store one message, or 1–1000 all or none; 201 when committed, 200 when all were known already."""
+        """Store one message, or 1–1000 all or none; 201 when committed, 200 when all were known already. The header
+        `Idempotency-Key` may say the `id` of a single message."""
         identity = identity_of(request)
         if identity.kind == "anonymous":
             # Before the body is read: who may not publish anyway cannot make the server parse megabytes.
@@ -151,10 +147,10 @@ class MessagesView(PlatformView):
         operation_id="history",
         parameters=[
             NAME,
-            OpenApiParameter("after", int, description="Exclusive serial."),
-            OpenApiParameter("before", int, description="Exclusive serial."),
-            OpenApiParameter("since", int, description="Unix milliseconds: from the first message not earlier."),
-            OpenApiParameter("limit", int, description="1–1000, default 100."),
+            whole("after", "Exclusive serial."),
+            whole("before", "Exclusive serial."),
+            whole("since", "Unix milliseconds: from the first message not earlier."),
+            LIMIT,
             OpenApiParameter("order", str, enum=["asc", "desc"], description="asc with after or since, else desc."),
         ],
         responses={200: OpenApiResponse(serializers.PageOut, "A page.")},
@@ -320,8 +316,8 @@ class PresenceView(PlatformView):
         operation_id="presence",
         parameters=[
             NAME,
-            OpenApiParameter("limit", int, description="1–1000, default 100."),
-            OpenApiParameter("page", str, description="`next` of the page before."),
+            LIMIT,
+            text("page", "`next` of the page before.", "^[!-~]*$", 128),
         ],
         responses={200: OpenApiResponse(serializers.MembersOut, "Members in the order of their client ids.")},
         auth=ANYBODY,
