@@ -32,6 +32,14 @@ def clean(text: str) -> str:
     return text
 
 
+class WithoutTrace(logging.Filter):
+    """For what any stranger can cause with one request: a line each, and no trace of where Django noticed it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
+
 class PlainLines(logging.Formatter):
     """Text: time, level, logger, message, and the trace."""
 

@@ -277,6 +277,7 @@ LOGGING = {
         "plain": {"()": "config.logs.PlainLines", "format": "{asctime} {levelname} {name} {message}", "style": "{"},
         "json": {"()": "config.logs.JsonLines"},
     },
+    "filters": {"without_trace": {"()": "config.logs.WithoutTrace"}},
     "handlers": {
         # An unknown name is refused at start.
         "console": {"class": "logging.StreamHandler", "formatter": env.str("LOG_FORMAT", default="plain")}
@@ -284,6 +285,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "django": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        "django.security.DisallowedHost": {"filters": ["without_trace"]},
         "realtime": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO"), "propagate": False},
     },
 }

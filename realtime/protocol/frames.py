@@ -187,7 +187,8 @@ def _is_bool(value: object) -> bool:
 
 def _is_ref(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) <= MAX_REF_CHARS
+        # `_salvaged` also finds refs with lone surrogates, which no answer can say.
+        return len(value) <= MAX_REF_CHARS and (value.isascii() or value.encode("utf-8", "ignore").decode() == value)
     return type(value) is int and abs(value) <= MAX_INTEGER
 
 
