@@ -180,7 +180,7 @@ class NamespaceAdmin(Audited, ModelAdmin):  # type: ignore[misc]  # unfold ships
         (
             "Delivery",
             {
-                "fields": ("window_default", "window_max", "ack_ms", "overflow", "delta", "presence"),
+                "fields": ("window_default", "window_max", "ack_ms", "cursor_ms", "overflow", "delta", "presence"),
                 "description": "How subscribers are paced, and what they may ask for.",
             },
         ),

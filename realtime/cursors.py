@@ -1,8 +1,8 @@
 """Cursors: positions that the server keeps for clients, by (channel, client, name).
 
-The hub notes what was acknowledged; this module keeps the newest of each cursor in memory and stores them together once
-a second, in the log writer's thread, so that they contend with nothing. A cursor never moves backwards, however many
-connections and workers use it. It exists before its first `attached` is sent. Specification:
+The hub notes what was acknowledged; this module keeps the newest of each cursor in memory and stores them together as
+often as their namespace says, in the log writer's thread, so that they contend with nothing. A cursor never moves
+backwards, however many connections and workers use it. It exists before its first `attached` is sent. Specification:
 docs/reference/protocol.md#positions.
 """
 
@@ -31,8 +31,8 @@ PER_CHANNEL_MOST = 100
 KEPT_S = 30 * 86_400
 """How long a cursor is kept after its last use."""
 
-STORE_EVERY_S = 0.5
-"""An acknowledged position is stored this long after the first that is not yet; within the second that is promised."""
+STORE_EVERY_MS = 500
+"""An acknowledged position is stored this long after the first that is not yet, where no namespace says otherwise."""
 
 ROWS_A_STATEMENT = 100
 
@@ -83,14 +83,26 @@ class Loop(Protocol):
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> object: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Positions that are stored together when the timer rings."""
+
+    noted: dict[CursorKey, Position]
+    timer: Timer
+
+
 class Cursors:
     """The cursors that attachments of one worker use. Every method runs on the loop's thread and returns at once."""
 
-    def __init__(self, loop: Loop, writer: LogWriter) -> None:
+    def __init__(
+        self, loop: Loop, writer: LogWriter, every_ms: Callable[[ChannelName], int] = lambda channel: STORE_EVERY_MS
+    ) -> None:
+        """`every_ms` is the interval of a channel's namespace, as it is now."""
         self._loop = loop
         self._writer = writer
-        self._noted: dict[CursorKey, Position] = {}
-        self._timer: Timer | None = None
+        self._every_ms = every_ms
+        self._waiting: dict[int, _Waiting] = {}
+        """What is not stored, by the interval; a cursor is in one of them at most."""
 
     def open(self, key: CursorKey, head: Position, done: Callable[[Opened], None]) -> None:
         """Finds the stored position, or stores `head` for a first use; then calls `done` on the loop."""
@@ -107,18 +119,36 @@ class Cursors:
 
     def note(self, key: CursorKey, position: Position) -> None:
         """The client has acknowledged `position`; stored soon."""
-        self._noted[key] = position
-        if self._timer is None:
-            self._timer = self._loop.call_later(STORE_EVERY_S, self.store)
+        self._put(key, position, self._every_ms(key.channel))
+
+    def store_soon(self, key: CursorKey) -> None:
+        """At the end of an attachment: in the next turn, with all others whose attachments end in this one."""
+        for waiting in self._waiting.values():
+            if key in waiting.noted:
+                self._put(key, waiting.noted[key], 0)
+                return
 
     def store(self) -> None:
-        """Stores what was noted, now: at the end of an attachment, and when the worker drains."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._noted:
+        """Stores all that was noted, now: before a cursor is read, and when the worker drains."""
+        for ms in list(self._waiting):
+            self._store_of(ms)
+
+    def _put(self, key: CursorKey, position: Position, ms: int) -> None:
+        for each, other in self._waiting.items():
+            if each != ms:
+                other.noted.pop(key, None)
+        waiting = self._waiting.get(ms)
+        if waiting is None:
+            timer = self._loop.call_later(ms / 1000, lambda: self._store_of(ms))
+            waiting = self._waiting[ms] = _Waiting({}, timer)
+        waiting.noted[key] = position
+
+    def _store_of(self, ms: int) -> None:
+        waiting = self._waiting.pop(ms)
+        waiting.timer.cancel()
+        noted = waiting.noted
+        if not noted:
             return
-        noted, self._noted = self._noted, {}
 
         def work() -> None:
             try:
@@ -136,8 +166,9 @@ class Cursors:
 
     def _again(self, noted: dict[CursorKey, Position]) -> None:
         for key, position in noted.items():
-            if key not in self._noted:
-                self.note(key, position)
+            if not any(key in waiting.noted for waiting in self._waiting.values()):
+                # Not at once: the database is away.
+                self._put(key, position, max(STORE_EVERY_MS, self._every_ms(key.channel)))
 
 
 def _open(key: CursorKey, head: Position) -> Opened:

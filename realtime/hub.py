@@ -163,7 +163,7 @@ class Cursors(Protocol):
 
     def open(self, key: CursorKey, head: Position, done: Callable[[Opened], None]) -> None: ...
     def note(self, key: CursorKey, position: Position) -> None: ...
-    def store(self) -> None: ...
+    def store_soon(self, key: CursorKey) -> None: ...
 
 
 class Overflow(Enum):
@@ -634,7 +634,7 @@ class Hub:
         followed.books.settled += subscriber.delivered
         followed.books.ended += 1
         if subscriber.cursor is not None:
-            self._cursors.store()
+            self._cursors.store_soon(subscriber.cursor)
         followed.ahead.discard(subscriber)
         followed.subscribers.discard(subscriber)
         if not followed.subscribers:

@@ -85,6 +85,11 @@ class Namespace(models.Model):
         default=10_000,
         help_text="Milliseconds after the last message within which a client acknowledges.",
     )
+    cursor_ms = models.PositiveIntegerField(
+        "cursor interval (ms)",
+        default=500,
+        help_text="Milliseconds within which an acknowledged position of a cursor is stored, 100 to 3600000.",
+    )
     key_limit = models.PositiveIntegerField(
         default=1000, help_text="How many keys of a channel keep their newest message whatever the retention."
     )
@@ -153,6 +158,9 @@ class Namespace(models.Model):
                 violation_error_message="The default window must be at least 1 and not above the largest one.",
             ),
             models.CheckConstraint(condition=Q(ack_ms__gte=100), name="realtime_namespace_ack_ms"),
+            models.CheckConstraint(
+                condition=Q(cursor_ms__gte=100) & Q(cursor_ms__lte=3_600_000), name="realtime_namespace_cursor_ms"
+            ),
             models.CheckConstraint(
                 condition=Q(max_message_bytes__isnull=True) | Q(max_message_bytes__gte=1),
                 name="realtime_namespace_max_message_bytes",

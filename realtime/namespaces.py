@@ -63,6 +63,7 @@ class Rules:
     window_default: int = 256
     window_max: int = 1024
     ack_ms: int = 10_000
+    cursor_ms: int = 500
     key_limit: int = 1000
     max_message_bytes: int | None = None
     publish_rate: int | None = None

@@ -166,7 +166,7 @@ class Worker:
             self._hear_signal,
         )
         self.writer = LogWriter(self._on_round, on_stats=self._count_round)
-        self.cursors = Cursors(loop, self.writer)
+        self.cursors = Cursors(loop, self.writer, _cursor_ms)
         self.hub = Hub(
             loop,
             self.reader,
@@ -651,6 +651,11 @@ def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
         tell_failure(logger, "Messages whose time to live is over could not be taken; it is tried again", error)
     finally:
         connections[settings.DATABASE].close()
+
+
+def _cursor_ms(channel: ChannelName) -> int:
+    rules = namespaces.all_rules().get(namespace_of(channel))
+    return cursors.STORE_EVERY_MS if rules is None else rules.cursor_ms
 
 
 def _nothing(_: object) -> None:

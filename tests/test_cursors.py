@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 from django.db import OperationalError, transaction
 
-from realtime import cursors, namespaces, tokens
+from realtime import cursors, namespaces, tokens, worker
 from realtime.cursors import PER_CHANNEL_MOST, CursorKey, Cursors, Opened, Position, _open, _store, forget_old
 from realtime.log.retention import begin_anew
-from realtime.models import Cursor
+from realtime.models import Cursor, Namespace
 from realtime.protocol.names import ChannelName
 from realtime.publishing import publish
 from tests.conftest import aeventually
@@ -173,6 +173,66 @@ def test_a_failed_store_is_tried_again_with_the_newest(monkeypatch: pytest.Monke
     assert calls == [{PHONE: Position("e1", 4)}]
 
 
+def test_each_namespace_stores_as_often_as_it_says_and_what_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[CursorKey, Position]] = []
+    monkeypatch.setattr(cursors, "_store", lambda noted: calls.append(dict(noted)))
+    clock = Clock()
+    interval_ms = {"often": 100, "seldom": 60_000}
+    kept = Cursors(clock, Writer(), interval_ms.__getitem__)  # type: ignore[arg-type]  # as above
+    often, seldom, ending = (CursorKey(ChannelName(name), "ana", key) for name, key in OFTEN_AND_SELDOM)
+    for key in (often, seldom, ending):
+        kept.note(key, Position("e1", 1))
+    clock.advance(99)
+    assert calls == []
+    clock.advance(1)
+    assert calls == [{often: ("e1", 1)}]
+    kept.store_soon(ending)
+    clock.advance(0)
+    assert calls[1:] == [{ending: ("e1", 1)}]
+    # The interval is changed while a position waits: it is not stored twice, nor after the newer one.
+    interval_ms["seldom"] = 100
+    kept.note(seldom, Position("e1", 2))
+    clock.advance(100)
+    assert calls[2:] == [{seldom: ("e1", 2)}]
+    clock.advance(60_000)
+    assert len(calls) == 3
+
+
+OFTEN_AND_SELDOM = (("often", "phone"), ("seldom", "phone"), ("seldom", "desk"))
+
+
+class Clock:
+    """A loop whose time the test moves."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0.0
+        self.timers: list[Clock.Ringing] = []
+
+    class Ringing:
+        def __init__(self, at_ms: float, callback: Any) -> None:
+            self.at_ms = at_ms
+            self.callback = callback
+            self.cancelled = False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    def call_later(self, delay: float, callback: Any) -> Clock.Ringing:
+        self.timers.append(Clock.Ringing(self.now_ms + delay * 1000, callback))
+        return self.timers[-1]
+
+    def call_soon_threadsafe(self, callback: Any, *args: object) -> None:
+        callback(*args)
+
+    def advance(self, ms: float) -> None:
+        self.now_ms += ms
+        due = [each for each in self.timers if each.at_ms <= self.now_ms + 1e-6]
+        self.timers = [each for each in self.timers if each not in due]
+        for each in due:
+            if not each.cancelled:
+                each.callback()
+
+
 def test_a_database_that_is_away_is_answered_as_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise OperationalError("away")
@@ -200,6 +260,35 @@ async def test_a_client_goes_on_at_its_cursor_after_a_disconnect(one_worker: Non
         answer = await again.request("attach", channel=LOBBY, **{"from": {"cursor": "phone"}})
         assert (answer["serial"], answer["resumed"]) == (5, True)
         assert [(await again.read(type="message"))["serial"] for _ in range(2)] == [6, 7]
+
+
+async def test_a_namespace_says_live_how_often_its_cursors_are_stored(one_worker: None) -> None:
+    await in_thread(Namespace.objects.create, name="seldom", cursor_ms=3_600_000)
+    channel = ChannelName("seldom:x")
+    key = CursorKey(channel, "ana", "phone")
+    async with connected() as peer:
+        await peer.request("attach", channel=channel, **{"from": {"cursor": "phone"}})
+        for number in range(3):
+            await peer.publish(channel, number)
+        await peer.messages(channel, 3)
+        running = worker.current()
+        assert running is not None
+        await peer.request("ping")
+        await peer.send({"type": "ack", "serials": {channel: 1}})
+        await peer.request("ping")
+        assert list(running.cursors._waiting) == [3_600_000]
+        assert (await in_thread(stored, key))[1] == 0
+        await in_thread(Namespace.objects.filter(name="seldom").update, cursor_ms=100)
+        await in_thread(namespaces.load)
+        await peer.send({"type": "ack", "serials": {channel: 2}})
+        await aeventually(lambda: in_thread(lambda: stored(key)[1] == 2))
+        await in_thread(Namespace.objects.filter(name="seldom").update, cursor_ms=3_600_000)
+        await in_thread(namespaces.load)
+        await peer.send({"type": "ack", "serials": {channel: 3}})
+        await peer.request("ping")
+        assert (await in_thread(stored, key))[1] == 2
+    # The end of the attachment waits for no interval.
+    await aeventually(lambda: in_thread(lambda: stored(key)[1] == 3))
 
 
 async def test_a_cursor_and_a_window_of_0_do_not_go_together(one_worker: None) -> None:

@@ -243,7 +243,7 @@ class Cursors:
     def note(self, key: CursorKey, position: Position) -> None:
         self.positions[key] = position
 
-    def store(self) -> None:
+    def store_soon(self, key: CursorKey) -> None:
         pass
 
 
