@@ -15,9 +15,9 @@ class WidgetInline(TabularInline):  # type: ignore[misc]  # unfold has no types
 
 @admin.register(Dashboard)
 class DashboardAdmin(ModelAdmin):  # type: ignore[misc]  # as above
-    list_display = ["name", "slug", "owner", "is_public", "created"]
+    list_display = ["name", "slug", "owner", "is_public", "deltas", "created"]
     list_select_related = ["owner"]
-    list_filter = ["is_public"]
+    list_filter = ["is_public", "deltas"]
     search_fields = ["name", "slug"]
     raw_id_fields = ["owner"]
     inlines = [WidgetInline]

@@ -47,6 +47,11 @@ class Dashboard(models.Model):
     speeds = models.JSONField(
         default=dict, blank=True, help_text=f"Name → label: what may stand for {SPEED} in its channels."
     )
+    deltas = models.BooleanField(
+        default=False,
+        help_text="Whether the page asks for messages as differences, where the channels' namespaces allow it: less to "
+        "send where the next message is mostly the last one.",
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     objects = DashboardQuerySet.as_manager()

@@ -168,6 +168,7 @@ def _render(
         "name": dashboard.name,
         "isPublic": dashboard.is_public,
         "speed": speed,
+        "deltas": dashboard.deltas,
         "widgets": [described(each) for each in dashboard.widgets.all()],
         "kinds": {kind: label for kind, (label, _) in KINDS.items()},
         "canChange": can_change,
@@ -239,7 +240,7 @@ def create(request: HttpRequest, user: User) -> dict[str, Any]:
 
 @endpoint("PUT", "DELETE")
 def change(request: HttpRequest, user: User, slug: str) -> dict[str, Any]:
-    """Replaces name, visibility and all widgets, or nothing of it."""
+    """Replaces name, visibility, how messages come and all widgets, or nothing of it."""
     dashboard = _changeable(user, slug)
     if request.method == "DELETE":
         for share in dashboard.shares.all():
@@ -253,6 +254,7 @@ def change(request: HttpRequest, user: User, slug: str) -> dict[str, Any]:
     with transaction.atomic():
         dashboard.name = _name(body)
         dashboard.is_public = body.get("public") is True
+        dashboard.deltas = body.get("deltas") is True
         dashboard.save()
         dashboard.widgets.all().delete()
         for position, each in enumerate(given):

@@ -145,7 +145,8 @@ def make_dashboard(ana: Person, channel: str = CHANNEL, **options: dict[str, Any
         for kind, more in KINDS.items()
     ]
     slug = url.split("/")[2]
-    saved = ana.page.evaluate(_SEND, [f"/dashboards/api/of/{slug}", "PUT", {"name": "All kinds", "widgets": widgets}])
+    body = {"name": "All kinds", "deltas": CHANNELS[channel][1], "widgets": widgets}
+    saved = ana.page.evaluate(_SEND, [f"/dashboards/api/of/{slug}", "PUT", body])
     assert "error" not in saved, saved
     return url
 
@@ -250,7 +251,7 @@ def assert_exact(ana: Person, publisher: Publisher, channel: str) -> None:
     assert ana.faults() == []
 
 
-@pytest.mark.parametrize("channel", ["held:widgets", "newest:widgets"])
+@pytest.mark.parametrize("channel", list(CHANNELS))
 def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
     site: Site, browser: Browser, publisher: Publisher, channel: str
 ) -> None:
@@ -259,6 +260,13 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
         url = make_dashboard(ana, channel)
 
         def publish() -> None:
+        deltas: list[str] = []
+
+        def keep(frame: str | bytes) -> None:
+            if isinstance(frame, str) and '"base":' in frame:
+                deltas.append(frame)
+
+        ana.page.on("websocket", lambda socket: socket.on("framereceived", keep))
             for _ in range(20):
                 publisher.more(7, channel)
 
@@ -305,6 +313,7 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
         assert ana.ledger("merged") == "0"
         ana.close()
 
+        assert bool(deltas) == CHANNELS[channel][1]
 
 def test_who_falls_behind_gets_the_newest_score_and_every_line(ana: Person, publisher: Publisher) -> None:
     def score(number: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dashboards.kinds import KINDS, Invalid, check_options
 from dashboards.management.commands.feed import CHANNELS, KEPT_MOST, Feed, Waiting, messages_of
 from dashboards.mast import CHANNEL, reading
 from dashboards.models import Dashboard, Share, Vote
-from realtime.models import Revocation
+from realtime.models import Namespace, Revocation
 from realtime.tokens import Identity, verify_token
 
 pytestmark = pytest.mark.django_db
@@ -77,6 +77,13 @@ def test_every_demo_dashboard_opens(client: Client, ana: User) -> None:
         assert client.get(f"/dashboards/{slug}/").status_code == 200
 
 
+def test_the_demo_asks_for_deltas_where_messages_resemble_each_other() -> None:
+    asking = set(Dashboard.objects.filter(deltas=True).values_list("slug", flat=True))
+    assert asking == {"server", "seattle", "match"}
+    allowed = set(Namespace.objects.filter(delta=True).values_list("name", flat=True))
+    assert allowed == {"server", "replay", "scores", "play"}, "and where the console publishes"
+
+
 def test_the_demo_shows_every_kind_with_options_that_are_valid() -> None:
     widgets = [widget for _, _, _, _, widgets in demo.DASHBOARDS for widget in widgets]
     assert {kind for kind, *_ in widgets} == set(KINDS)
@@ -99,9 +106,9 @@ def test_a_dashboard_is_made_and_changed(client: Client, ana: User) -> None:
     status, body = send(client, "POST", "new", {"name": "Wind & sea"})
     assert status == 200
     slug = body["url"].split("/")[2]
-    assert save(client, WIDGET, {**WIDGET, "kind": "gauge"}, slug=slug, public=True)[0] == 200
+    assert save(client, WIDGET, {**WIDGET, "kind": "gauge"}, slug=slug, public=True, deltas=True)[0] == 200
     dashboard = Dashboard.objects.get(slug=slug)
-    assert dashboard.is_public
+    assert dashboard.is_public and dashboard.deltas
     assert [each.kind for each in dashboard.widgets.all()] == ["line", "gauge"]
     assert send(client, "DELETE", f"of/{slug}")[0] == 200
     assert not Dashboard.objects.filter(slug=slug).exists()

@@ -295,6 +295,27 @@ def test_stalled_acks_hold_the_server_and_an_ack_lets_it_go_on(ana: Person) -> N
     assert_nothing_lost(ana)
 
 
+def test_the_console_shows_what_a_delta_is_made_of(ana: Person) -> None:
+    ana.open("/console/")
+    ana.wait_for_word("Live")
+    ana.page.get_by_label("Data come").select_option("fossil")
+    ana.page.get_by_label("Attach from").select_option("head")
+    ana.page.get_by_role("button", name="Attach").click()
+    eventually(lambda: ana.page.locator("[data-frames] [data-type=attached]").count() == 1, LONG_S)
+    told = ana.page.locator("[data-frames] [data-type=attached] .sum").inner_text()
+    assert told.endswith(", as differences")
+    publish(ana, 3)
+    rows = ana.page.locator("[data-frames] [data-type=message]")
+    eventually(lambda: rows.count() == 3, LONG_S)
+    whole, *deltas = rows.locator(".sum").all_inner_texts()
+    assert whole.endswith(", whole")
+    assert all(re.search(r", \d+ B on #\d+ for \d+ B$", each) for each in deltas)
+    rows.last.click()
+    facts = ana.page.locator("[data-frame-facts]").inner_text()
+    assert '{"text":"wind is up to 31"}' in facts
+    assert_nothing_lost(ana)
+
+
 def test_the_console_goes_over_other_transports_too(ana: Person) -> None:
     ana.open("/console/")
     ana.wait_for_word("Live")

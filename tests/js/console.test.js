@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { DataReader } from "../../clients/js/src/data-reader.js";
 import { FrameLog, highlight, KEPT_MOST, passes, summary } from "../../static/js/console/frame-log.js";
 import { Ledger } from "../../static/js/console/ledger.js";
 import { Session } from "../../static/js/console/session.js";
@@ -132,7 +133,7 @@ test("the last message of a full window says why it stops there", () => {
 // ---------------------------------------------------------------- frames
 
 test("sizes are bytes of UTF-8, and an answer knows how long it took", () => {
-  const log = new FrameLog();
+  const log = new FrameLog(new DataReader());
   log.add("out", '{"type":"publish","ref":3,"channel":"play:open","messages":[{"id":"01J9Z4V0M8T67QK","data":"ü"}]}', 1000);
   const answer = log.add("in", '{"type":"published","ref":3,"serials":[7,8,9,10],"duplicates":[0]}', 1012);
   assert.equal(answer.latencyMs, 12);
@@ -146,7 +147,7 @@ test("sizes are bytes of UTF-8, and an answer knows how long it took", () => {
 });
 
 test("a filter finds types, words and serials, and never hides a cut", () => {
-  const log = new FrameLog();
+  const log = new FrameLog(new DataReader());
   log.add("in", JSON.stringify(message(42)), 1000);
   log.add("out", '{"type":"ack","serials":{"play:open":42}}', 1001);
   log.breakLine("You cut the line.", 1002);
@@ -158,8 +159,26 @@ test("a filter finds types, words and serials, and never hides a cut", () => {
   assert.deepEqual(found("all", "#40-41"), [""]);
 });
 
+test("a delta says its base, its size and what it makes", () => {
+  const log = new FrameLog(new DataReader());
+  /** @param {object} frame */
+  const add = (frame) => log.add("in", JSON.stringify(frame), 1000);
+  assert.match(add(attached(40, 40, { delta: "fossil" })).what, /as differences$/);
+  const before = '{"load":11,"state":"as it was before"}';
+  const whole = add({ ...message(41), data: before });
+  assert.match(whole.what, /, whole$/);
+  const delta = add({ ...message(42), base: 41, data: 'b\n9@0,4:7,"sP@D,2syCBq;' });
+  assert.match(delta.what, /, 23 B on #41 for 38 B$/);
+  assert.deepEqual(delta.made?.data, { load: 17, state: "as it was before" });
+  assert.equal(delta.bytes, delta.text.length);
+  assert.match(add({ ...message(43), base: 41, data: "x" }).what, /cannot be read: message 41 is not at hand$/);
+  assert.equal(add({ ...attached(43, 43) }).made, null);
+  assert.equal(add({ ...message(44), data: "x" }).made, null);
+  assert.match(summary({ type: "attach", channel: "a:b", from: "head", window: 8, delta: "fossil" }), /window 8 delta fossil$/);
+});
+
 test("the list is bounded and the counts go on", () => {
-  const log = new FrameLog();
+  const log = new FrameLog(new DataReader());
   for (let index = 0; index < KEPT_MOST * 2; index += 1) log.add("in", '{"type":"heartbeat"}', index);
   assert.ok(log.rows.length <= KEPT_MOST * 1.1);
   assert.equal(log.counts.in, KEPT_MOST * 2);

@@ -1,5 +1,6 @@
 // The frames of a session, both ways, the newest last: bounded, counted, filtered, each told in a line. Pure.
 
+import { size } from "../cursors/meter.js";
 import { count, counted } from "../words.js";
 
 /** How many frames are kept. The counts go on. */
@@ -18,7 +19,9 @@ const HALF_OF_ID = 4;
  * @property {number | null} latencyMs
  * @property {any} frame The frame as an object; null where the text was none.
  * @property {string} text
+ * @property {Made | null} [made] Of a message that came as a string: what it says.
  */
+/** @typedef {{ data: any, bytes: number, fault: string }} Made Bytes of the data as JSON; `fault`: why there are none. */
 
 const encoder = new TextEncoder();
 
@@ -29,6 +32,13 @@ export class FrameLog {
   #nextId = 1;
   /** @type {Map<string | number, number>} When a request was sent, by its ref, on this connection. */
   #askedAt = new Map();
+  #data;
+  #hasDeltas = false;
+
+  /** @param {import("../../seriatim/data-reader.js").DataReader} data What makes data of strings and differences: the SDK's. */
+  constructor(data) {
+    this.#data = data;
+  }
 
   /**
    * @param {Direction} way
@@ -47,7 +57,24 @@ export class FrameLog {
     } else if (way === "in" && frame?.type === "message") latencyMs = Math.max(0, at - frame.time);
     this.counts[way] += 1;
     this.counts[way === "in" ? "bytesIn" : "bytesOut"] += bytes;
-    return this.#push({ way, at, type: frame?.type ?? "text", what: frame === null ? text.slice(0, 80) : summary(frame), bytes, latencyMs, frame, text });
+    const made = way === "in" && frame !== null ? this.#make(frame) : null;
+    const what = frame === null ? text.slice(0, 80) : summary(frame) + deltaWords(frame, made);
+    return this.#push({ way, at, type: frame?.type ?? "text", what, bytes, latencyMs, frame, text, made });
+  }
+
+  /** What the data of a message are, where they came as a string. @param {any} frame @returns {Made | null} */
+  #make(frame) {
+    if (frame.type === "attached") {
+      this.#hasDeltas = frame.delta !== undefined;
+      this.#data.begin(frame.delta);
+    } else if (frame.type === "skipped") this.#data.forget();
+    if (frame.type !== "message" || !this.#hasDeltas) return null;
+    try {
+      const data = this.#data.read(frame);
+      return { data, bytes: encoder.encode(JSON.stringify(data)).length, fault: "" };
+    } catch (error) {
+      return { data: null, bytes: 0, fault: error instanceof Error ? error.message : String(error) };
+    }
   }
 
   /** A request over HTTP, or its answer. @param {Direction} way @param {string} type @param {string} what @param {string} text @param {number} at @param {number | null} [latencyMs] */
@@ -136,6 +163,14 @@ const ackWords = (acks) =>
     .map(([channel, serial]) => `${channel} ${serial}`)
     .join(", ");
 
+/** What a delta saved, or that data came whole. @param {any} frame @param {Made | null} made */
+function deltaWords(frame, made) {
+  if (made === null) return "";
+  if (made.fault !== "") return `, cannot be read: ${made.fault}`;
+  if (frame.base === undefined) return ", whole";
+  return `, ${size(encoder.encode(frame.data).length)} on #${count(frame.base)} for ${size(made.bytes)}`;
+}
+
 /** A frame in a line. @param {any} frame @returns {string} */
 export function summary(frame) {
   const riding = frame.type !== "ack" && frame.acks ? `, acks ${ackWords(frame.acks)}` : "";
@@ -143,9 +178,9 @@ export function summary(frame) {
     case "message":
       return `#${count(frame.serial)} ${frame.channel} from ${frame.client ?? "the server"}${frame.snapshot ? ", snapshot" : ""}`;
     case "attach":
-      return `${frame.channel} from ${fromWords(frame.from)}${frame.window === undefined ? "" : ` window ${frame.window}`}${riding}`;
+      return `${frame.channel} from ${fromWords(frame.from)}${frame.window === undefined ? "" : ` window ${frame.window}`}${frame.delta === undefined ? "" : ` delta ${frame.delta}`}${riding}`;
     case "attached":
-      return `serial ${frame.serial}, head ${frame.head}, ${frame.resumed ? "resumed" : "not resumed"}`;
+      return `serial ${frame.serial}, head ${frame.head}, ${frame.resumed ? "resumed" : "not resumed"}${frame.delta === undefined ? "" : ", as differences"}`;
     case "detach":
     case "detached":
       return `${frame.channel}${frame.reason ? `: ${frame.reason}` : ""}${riding}`;

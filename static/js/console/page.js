@@ -4,6 +4,7 @@ import { Backoff } from "../../seriatim/backoff.js";
 import { systemClock } from "../../seriatim/clock.js";
 import { meantCode, reconnectAfter } from "../../seriatim/codes.js";
 import { Connection } from "../../seriatim/connection.js";
+import { DataReader } from "../../seriatim/data-reader.js";
 import { idMaker, strongRandom } from "../../seriatim/ids.js";
 import { size } from "../cursors/meter.js";
 import { el, find, icon, isField, pageData, thread } from "../dom.js";
@@ -19,13 +20,15 @@ import { TRANSPORTS } from "./transports.js";
 /** @typedef {import("./frame-log.js").Row} Row */
 
 const PUBLISH_MOST = 100;
+/** Characters of a message's data that are shown beside the delta that told them. */
+const SAYS_MOST = 200;
 
 const data = pageData();
 const app = find("[data-console]");
 /** @template {HTMLElement} [T=HTMLInputElement] @param {string} selector @returns {T} */
 const field = (selector) => /** @type {T} */ (/** @type {unknown} */ (find(selector, app)));
 
-const log = new FrameLog();
+const log = new FrameLog(new DataReader());
 const makeId = idMaker(() => Date.now(), strongRandom);
 const backoff = new Backoff();
 /** @type {string} The token of the present connection: publishing over HTTP uses it too. */
@@ -143,7 +146,7 @@ field("[data-connect-form]").addEventListener("submit", (event) => {
 field("[data-attach-form]").addEventListener("submit", (event) => {
   event.preventDefault();
   try {
-    session.attach(field("#channel").value.trim(), chosenFrom(), whole(field("#window").value, "The window"));
+    session.attach(field("#channel").value.trim(), chosenFrom(), whole(field("#window").value, "The window"), field("[data-delta]").value || undefined);
     field("[data-from]").value = "position";
     drawFrom();
   } catch (error) {
@@ -414,6 +417,14 @@ function drawFrame(row) {
   } else {
     facts.push([row.way === "in" ? "Came at" : "Sent at", clockWithSeconds(row.at)]);
     if (row.latencyMs !== null) facts.push(["Answered in", latency(row.latencyMs)]);
+  }
+  const { made } = row;
+  if (made !== undefined && made !== null && frame !== null) {
+    const bytes = size(new TextEncoder().encode(String(frame.data)).length);
+    const told = made.fault !== "" ? `cannot be read: ${made.fault}` : frame.base === undefined ? `whole, ${size(made.bytes)}` : `${bytes} that make ${size(made.bytes)} out of #${count(frame.base)}`;
+    facts.push(["Data", told]);
+    const says = JSON.stringify(made.data) ?? "";
+    if (made.fault === "") facts.push(["Says", el("code", {}, says.length > SAYS_MOST ? `${says.slice(0, SAYS_MOST)}…` : says)]);
   }
   if (fate !== null) facts.push(["State", el("span", { class: `badge ${fate.kind}` }, fate.badge)]);
   find("[data-frame-facts]", app).replaceChildren(...facts.flatMap(([dt, dd]) => [el("dt", {}, dt), el("dd", dt === "Position" ? { class: "mono" } : {}, dd)]));

@@ -74,7 +74,7 @@ export class Session {
   #ackMs = 10_000;
   #dueAfter = 1;
   #sinceAck = 0;
-  /** @type {{ window: number | undefined } | null} The channel is wanted: attached again with each connection. */
+  /** @type {{ window: number | undefined, delta: string | undefined } | null} The channel is wanted: attached again with each connection. */
   #wanted = null;
 
   /** @param {SessionOptions} options */
@@ -115,14 +115,15 @@ export class Session {
    * @param {string} channel
    * @param {From | null} from
    * @param {number} [window]
+   * @param {string} [delta] Ask for data as differences.
    */
-  attach(channel, from, window) {
+  attach(channel, from, window, delta) {
     this.complaint = "";
     const before = this.ledger;
     const isOther = before === null || before.channel !== channel;
     if (isOther && before !== null && before.isAttached) this.detach();
     if (isOther) this.ledger = new Ledger(channel);
-    this.#wanted = { window };
+    this.#wanted = { window, delta };
     this.#attach(from ?? this.ledger?.resumeFrom ?? "head", from === null && !isOther);
   }
 
@@ -256,10 +257,11 @@ export class Session {
   #attach(from, isResume) {
     const { ledger } = this;
     if (ledger === null || this.#link === null) return;
-    const window = this.#wanted?.window;
+    const { window, delta } = this.#wanted ?? {};
     /** @type {Record<string, unknown>} */
     const frame = { type: "attach", channel: ledger.channel, from };
     if (window !== undefined) frame.window = window;
+    if (delta !== undefined) frame.delta = delta;
     this.#link.request(frame, (answer) => {
       if (this.ledger !== ledger) return;
       if (answer.type === "attached") this.#attached(answer, isResume);

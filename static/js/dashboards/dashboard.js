@@ -50,7 +50,8 @@ class Followed {
 
   /** @param {string} name */
   constructor(name) {
-    this.channel = client.channel(name, { from: "latest", window: app.dataset.policies === undefined ? undefined : SMALL_WINDOW });
+    const inFlight = app.dataset.policies === undefined ? undefined : SMALL_WINDOW;
+    this.channel = client.channel(name, { from: "latest", window: inFlight, delta: data.deltas ? "fossil" : null });
     this.channel.on("attached", ({ ref }) => {
       if (this.isAttached && ref !== undefined) resumed += 1;
       this.isAttached = true;

@@ -16,6 +16,7 @@ export function edit({ data, grid, app, say }) {
   const error = find("[data-edit-error]");
   const name = /** @type {HTMLInputElement} */ (find("[data-edit-name]"));
   const isPublic = /** @type {HTMLInputElement} */ (find("[data-edit-public]"));
+  const deltas = /** @type {HTMLInputElement} */ (find("[data-edit-deltas]"));
   const dialog = /** @type {HTMLDialogElement} */ (find("[data-widget-dialog]"));
   const form = /** @type {HTMLFormElement} */ (find("form", dialog));
   /** @type {HTMLElement | null} The card that the dialog is about; null: a new one. */
@@ -120,7 +121,7 @@ export function edit({ data, grid, app, say }) {
     error.textContent = "";
     try {
       const ordered = [...grid.children].map((card) => widgets.get(/** @type {HTMLElement} */ (card)));
-      await send(url, "PUT", { name: name.value, public: isPublic.checked, widgets: ordered });
+      await send(url, "PUT", { name: name.value, public: isPublic.checked, deltas: deltas.checked, widgets: ordered });
       location.replace(location.pathname);
     } catch (refused) {
       error.textContent = refused instanceof Error ? refused.message : String(refused);
