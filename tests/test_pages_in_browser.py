@@ -113,6 +113,46 @@ def test_pages_have_no_barriers(site: Site, browser: Browser, theme: str, width:
         person.close()
 
 
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("dark", 360),
+        pytest.param("light", 1440, marks=pytest.mark.slow),
+        pytest.param("dark", 1440, marks=pytest.mark.slow),
+        pytest.param("light", 360, marks=pytest.mark.slow),
+    ],
+)
+def test_what_opens_on_a_dashboard_has_no_barriers(site: Site, browser: Browser, theme: str, width: int) -> None:
+    context: dict[str, Any] = {"viewport": {"width": width, "height": 860}, "color_scheme": theme}
+    person = Person(site, browser, "admin", reduced_motion="reduce", **context).log_in()
+    page, wide = person.page, width > 760
+    person.open("/dashboards/weather/")
+    person.wait_for_word("Live")
+    eventually(lambda: person.ledger("received") not in ("", "0"), LONG_S)
+    page.get_by_role("button", name="Show as table").first.click()
+    page.locator("[data-kind=line] tbody td").first.wait_for()
+    page.get_by_role("button", name="Pause").click()
+    look(person, wide)
+    page.get_by_role("button", name="Share").click()
+    page.get_by_role("button", name="Make a link").click()
+    eventually(lambda: page.locator("[data-share-link]").input_value() != "", LONG_S)
+    look(person, wide)
+    link = page.locator("[data-share-link]").input_value()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Edit").click()
+    look(person, wide)
+    page.get_by_role("button", name="Add a widget").click()
+    look(person, wide)
+    page.keyboard.press("Escape")
+    visitor = Person(site, browser, "", reduced_motion="reduce", **context)
+    visitor.page.goto(link)
+    visitor.wait_for_word("Live")
+    eventually(lambda: visitor.ledger("received") not in ("", "0"), LONG_S)
+    look(visitor, wide)
+    visitor.close()
+    person.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_states_of_trouble_have_no_barriers(browser: Browser, theme: str) -> None:
     with Site() as site:
