@@ -258,8 +258,6 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
     with StallingProxy(site.port) as line:
         ana = Person(SimpleNamespace(url=f"http://127.0.0.1:{line.port}"), browser, "ana").log_in()  # type: ignore[arg-type]  # its address is enough
         url = make_dashboard(ana, channel)
-
-        def publish() -> None:
         deltas: list[str] = []
 
         def keep(frame: str | bytes) -> None:
@@ -267,6 +265,8 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
                 deltas.append(frame)
 
         ana.page.on("websocket", lambda socket: socket.on("framereceived", keep))
+
+        def publish() -> None:
             for _ in range(20):
                 publisher.more(7, channel)
 
@@ -311,9 +311,9 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
         ana.page.reload()
         assert_exact(ana, publisher, channel)
         assert ana.ledger("merged") == "0"
+        assert bool(deltas) == CHANNELS[channel][1]
         ana.close()
 
-        assert bool(deltas) == CHANNELS[channel][1]
 
 def test_who_falls_behind_gets_the_newest_score_and_every_line(ana: Person, publisher: Publisher) -> None:
     def score(number: int) -> dict[str, Any]:
