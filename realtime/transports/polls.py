@@ -27,6 +27,9 @@ GATHER_S = 0.02
 CALM = 0.25
 """Share of its limits up to which a worker counts as calm."""
 
+SHARED_WAIT_S = 5.0
+"""How long a poll waits for news on a worker that has no room for others: those who are refused get a turn, too."""
+
 SNAPSHOT_S = 10.0
 """How long an answer waits for the rest of a snapshot; half of one is worth nothing."""
 
@@ -54,7 +57,7 @@ async def serve_poll(request: Request, send: Send, running: Worker, cors: list[h
         if not gone.done() and refusal is not None:
             raise http.told_to(identity, refusal)
         if at_positions:
-            await _first(gone, link.news.wait(), wait_s)
+            await _first(gone, link.news.wait(), _turn_of(running, wait_s))
         if link.news.is_set():
             hold_s = min(hold_of(running), wait_s)
             await _first(gone, link.full.wait(), max(GATHER_S, began + hold_s - time.monotonic()))
@@ -90,6 +93,12 @@ def hold_of(running: Worker) -> float:
     limit = load.admission.limits.connections
     share = max(load.ladder.pressure, load.connections / limit if limit else 0.0)
     return min(1.0, max(0.0, (share - CALM) / (1 - CALM))) * settings.POLL_HOLD_MS / 1000
+
+
+def _turn_of(running: Worker, wait_s: float) -> float:
+    """How long a poll may wait. An overloaded worker has room, but no time for more of them."""
+    crowded = running.load.refusing and not running.load.admission.overloaded
+    return min(wait_s, SHARED_WAIT_S) if crowded else wait_s
 
 
 def _body(link: PollLink, running: Worker) -> bytes:

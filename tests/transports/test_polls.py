@@ -11,6 +11,7 @@ import pytest
 from realtime import hub, publishing, worker
 from realtime.delivery.admission import Limits
 from realtime.hub import Mode
+from realtime.load import Place
 from realtime.log import retention
 from realtime.protocol.names import ChannelName
 from realtime.transports import polls
@@ -152,6 +153,7 @@ async def test_under_load_news_is_held() -> None:
     await poll(at("a", {"epoch": epoch, "serial": 1}))
     running = worker.current()
     assert running is not None
+    running.load.ladder.pressure = 0.0
     assert polls.hold_of(running) == 0
     running.load.admission.limits = Limits(connections=1)
     running.load.ladder.pressure = 1.0
@@ -159,6 +161,27 @@ async def test_under_load_news_is_held() -> None:
     began = loop.time()
     assert data_of(await poll(at("a", {"epoch": epoch, "serial": 1}), wait_ms=5000)) == [2]
     assert loop.time() - began >= 1.5
+
+
+async def test_on_a_full_worker_polls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polls, "SHARED_WAIT_S", 0.05)
+    epoch = await publish("a", 1)
+    here_already = at("a", {"epoch": epoch, "serial": 1})
+    await poll(here_already, wait_ms=0)
+    running = worker.current()
+    assert running is not None
+    running.load.admission.limits = Limits(connections=1)
+    # Alone it fills the worker: its place is given back long before 25 s, with word when to come again.
+    answer = await poll(here_already)
+    assert answer["frames"] == [] and answer["poll_after_ms"] > 0
+    place = running.load.admit("192.0.2.1", [])
+    assert isinstance(place, Place)
+    assert polls._turn_of(running, 25) == 0.05
+    running.load.admission.overloaded = True
+    assert polls._turn_of(running, 25) == 25
+    place.leave()
+    running.load.admission.overloaded = False
+    assert polls._turn_of(running, 25) == 25
 
 
 async def test_a_worker_that_drains_answers_its_polls() -> None:
