@@ -285,7 +285,10 @@ def test_lists_cost_a_bounded_number_of_queries_at_their_sizes(count: int) -> No
     Act.objects.bulk_create([Act(actor="user:x", act="block", target=f"c{n}") for n in range(3000)])
     owner = person("owner")
     for address in (*[url(model) for model in LISTS], url("channel", "messages", big.pk), reverse(FRONT),
-                    url("channel", "operate", big.pk), f"{url('channel')}?q=room-09&p=3"):  # fmt: skip
+                    url("channel", "operate", big.pk), f"{url('channel')}?q=room-09&p=3",
+                    url("channel", "change", big.pk), f"{url('channel')}?state=closed",
+                    f"{url('act')}?act=publish&since_h=24", f"{url('act')}?q=user:x&p=2",
+                    f"{url('act')}?q=c17"):  # fmt: skip
         owner.get(address)
         with CaptureQueriesContext(connection) as queries:
             assert owner.get(address).status_code == 200
