@@ -33,6 +33,29 @@ def test_the_first_message_of_a_channel_is_preceded_by_its_epoch() -> None:
     assert (client.epoch, client.got) == ("e1", [("e1", 1)])
 
 
+def test_a_delta_is_made_once_for_all_who_are_level() -> None:
+    world = World()
+    clients = [world.client(deltas=number % 3 > 0) for number in range(9)]
+    world.loop.advance(1)
+    for _ in range(4):
+        world.publish()
+        world.hear_all()
+        world.loop.advance(0.1)
+    assert (world.hub.deltas.whole, world.hub.deltas.made) == (1, 3)
+    assert [client.deltas_got for client in clients] == [0, 3, 3] * 3
+    # Who comes later gets the next one whole, and stands with the others from then on.
+    late = world.client(deltas=True)
+    world.loop.advance(1)
+    for _ in range(2):
+        world.publish()
+        world.hear_all()
+        world.loop.advance(0.1)
+    assert (world.hub.deltas.whole, world.hub.deltas.made) == (2, 5)
+    assert late.deltas_got == 1
+    (levels,) = [levels for (_, deltas), levels in world.hub._channels[CHANNEL].levels.items() if deltas]
+    assert [len(level.members) for level in levels] == [7]
+
+
 def test_swapped_announcements_cost_no_read() -> None:
     world = World()
     world.publish()

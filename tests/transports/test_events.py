@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from realtime import publishing, tokens, worker
 from realtime.conf import settings
 from realtime.delivery.admission import Limits
 from realtime.log import retention
+from realtime.models import Namespace
 from realtime.protocol import events
 from realtime.protocol.errors import ProtocolError
 from tests.conftest import aeventually
 from tests.conversation import connected, in_thread, token
-from tests.transports.exchange import Exchange, opened, refused
+from tests.transports.exchange import Exchange, asked, opened, refused
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -314,6 +316,27 @@ async def test_a_list_may_come_in_a_body() -> None:
     await refused(400, "bad_frame", "POST", "/stream", body=b'{"attach":{}}')
     await refused(400, "bad_frame", "POST", "/stream", body=b'{"attach":["a","a"]}')
     await refused(400, "bad_position", "POST", "/stream", body=b'{"attach":[{"channel":"a","from":{"cursor":"c"}}]}')
+
+
+async def test_deltas_come_by_every_response_that_goes_on_and_not_by_polls() -> None:
+    rules = {"known_ops": ["subscribe", "publish", "history"], "delta": True}
+    await in_thread(Namespace.objects.create, name="board", **rules)
+    body = json.dumps({"attach": [{"channel": "board:main", "delta": "fossil"}]}).encode()
+    _, answer = await asked("POST", "/tickets", body=body)
+    query = [("ticket", answer["ticket"])]
+    async with opened("POST", "/stream", body=body) as lines, opened("GET", "/events", query, auth=None) as stream:
+        assert (await lines.told_line("attached"))[0]["delta"] == "fossil"
+        assert (await stream.told("attached"))["data"]["delta"] == "fossil"
+        await publish("board:main", *[{"load": load, "state": "as it was before"} for load in range(3)])
+        assert [each.get("base") for each in await lines.told_line("message", 3)] == [None, 1, 2]
+        await stream.until(lambda: len(stream.named("message")) == 3)
+        events = stream.named("message")
+        assert [each["data"].get("base") for each in events] == [None, 1, 2]
+        assert [each["data"]["serial"] for each in events] == [1, 2, 3]
+    body = json.dumps({"attach": [{"channel": "board:main", "delta": "fossil", "from": "start"}]}).encode()
+    status, answer = await asked("POST", "/poll", body=body)
+    assert status == 200 and "delta" not in answer["frames"][0]
+    assert [frame["data"]["load"] for frame in answer["frames"] if frame["type"] == "message"] == [0, 1, 2]
 
 
 async def test_an_empty_list_in_a_body_says_who_one_is() -> None:

@@ -56,6 +56,28 @@ test("it opens once, is ready once, and answers each attach once, however many r
   assert.equal(it.server.links.length, 4);
 });
 
+test("how data come is told when it becomes another with the next request, and only then", async () => {
+  const it = session();
+  await it.clock.advance(10);
+  it.send({ type: "attach", ref: 1, channel: "a:1", from: "start", delta: "fossil" });
+  await it.clock.advance(10);
+  for (let load = 1; load <= 2; load++) it.server.publish("a:1", { load, state: "as it was before" });
+  await it.clock.advance(10);
+  const told = () => it.of("attached").filter(({ channel }) => channel === "a:1").map(({ delta, serial }) => [delta, serial]);
+  const before = told().length;
+  assert.equal(told().at(-1)[0], "fossil");
+  it.send({ type: "attach", ref: 2, channel: "a:2", from: "head" });
+  await it.clock.advance(10);
+  assert.equal(told().length, before, "the same as before");
+  it.server.allowsDelta = false;
+  it.send({ type: "attach", ref: 3, channel: "a:3", from: "head" });
+  await it.clock.advance(10);
+  it.server.publish("a:1", { load: 3, state: "as it was before" });
+  await it.clock.advance(10);
+  assert.deepEqual(told().slice(before), [[undefined, 2]]);
+  assert.deepEqual(it.of("message").map(({ data }) => typeof data), ["string", "string", "object"]);
+});
+
 test("a response that ends is asked for again, from where it was", async () => {
   const it = session();
   it.send({ type: "attach", ref: 1, channel: "a:1", from: "start" });
