@@ -690,6 +690,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         _hub("conflated"),
     ),
     Metric(
+        "seriatim_delta_frames_total",
+        "counter",
+        ("form",),
+        "Frames made for attachments with deltas, once for all of them: as a `delta`, or `whole`.",
+        "Nearly all `whole`: those messages do not resemble each other, and cost more bytes than without.",
+        _by(lambda worker: {"delta": worker.hub.deltas.made, "whole": worker.hub.deltas.whole}),
+    ),
+    Metric(
         "seriatim_signals_passed_total",
         "counter",
         (),

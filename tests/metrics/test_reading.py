@@ -84,6 +84,7 @@ async def test_what_can_happen_is_there_before_it_does() -> None:
         ("seriatim_shedding_rises_total", "conflate"),
         ("seriatim_attachments", "waiting_socket"),
         ("seriatim_conflated_messages_total",),
+        ("seriatim_delta_frames_total", "delta"),
         ("seriatim_signals_dropped_total", "backplane"),
     ):
         assert tuple(labels) in series[name], name
