@@ -41,7 +41,7 @@ class SeriatimRequest(WebRequest):
     _room: asyncio.Event | None = None
     """Set while the socket takes more of an answer that comes in parts."""
     _ours: bool | None = None
-    """Below API_PATH; None while its head is not complete."""
+    """Below API_PATH or SOCKJS_PATH; None while its head is not complete."""
     _refused = False
     """It has its answer, though it is not complete."""
     _deadline: asyncio.TimerHandle | None = None
@@ -56,7 +56,7 @@ class SeriatimRequest(WebRequest):
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
-        self._ours = self.channel._path.startswith(settings.API_PATH.encode())
+        self._ours = self.channel._path.startswith((settings.API_PATH.encode(), settings.SOCKJS_PATH.encode()))
         self._mind_size(length or 0)
 
     def handleContentChunk(self, data: bytes) -> None:

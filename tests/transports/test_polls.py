@@ -148,6 +148,17 @@ async def test_signals_come_while_a_poll_waits() -> None:
         assert [frame["type"] for frame in (await exchange.answer())["frames"]] == ["signal"]
 
 
+async def test_a_forged_position_costs_nothing_but_a_word() -> None:
+    """Beyond the head, or of a log that never was: the log is read from its start, and nothing else is told."""
+    epoch = await publish("a", 1, 2)
+    for forged in ({"epoch": epoch, "serial": 2**53 - 1}, {"epoch": "forged", "serial": 1}):
+        answer = await poll(at("a", forged))
+        assert [frame["type"] for frame in answer["frames"]] == ["attached", "skipped", "message", "message"]
+        assert answer["positions"] == {"a": {"epoch": epoch, "serial": 2}}
+    for wrong in ({"epoch": epoch, "serial": -1}, {"epoch": epoch, "serial": 2**60}, {"epoch": epoch}, None, 7):
+        await refused(400, "bad_position", "POST", "/poll", body=json.dumps({"attach": [at("a", wrong)]}).encode())
+
+
 async def test_under_load_news_is_held() -> None:
     epoch = await publish("a", 1, 2)
     await poll(at("a", {"epoch": epoch, "serial": 1}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import time
@@ -139,6 +140,7 @@ def test_requests_that_drip_in_are_cut(server: Site) -> None:
     for sent in (
         b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n",
         b"POST /api/v1/frames HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /sockjs/000/a/xhr_send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[",
     ):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as slow:
             slow.sendall(sent)
@@ -150,9 +152,10 @@ def test_requests_that_drip_in_are_cut(server: Site) -> None:
 
 
 def test_a_body_without_end_is_cut(server: Site) -> None:
-    for head in (b"Content-Length: 100000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"):
+    heads = (b"Content-Length: 100000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n")
+    for path, head in itertools.product((b"/api/v1/frames", b"/sockjs/000/a/xhr_send"), heads):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as large:
-            large.sendall(b"POST /api/v1/frames HTTP/1.1\r\nHost: x\r\n" + head)
+            large.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\n" % path + head)
             chunk = b"x" * 1_000_000
             try:
                 for _ in range(40):
@@ -160,6 +163,26 @@ def test_a_body_without_end_is_cut(server: Site) -> None:
             except OSError:
                 continue
             pytest.fail("forty megabytes were taken")
+
+
+def test_huge_heads_are_refused(server: Site) -> None:
+    before = publish(server, "heads", 1)
+    for line in (
+        b"GET /api/v1/poll?attach=%s HTTP/1.1\r\nHost: x\r\n" % (b"x" * 100_000),
+        b"GET /api/v1/poll?attach=heads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % (b"x" * 100_000),
+        b"GET /api/v1/events?attach=heads HTTP/1.1\r\nHost: x\r\nLast-Event-ID: %s\r\n" % (b"x" * 100_000),
+        b"GET /sockjs/000/a/eventsource HTTP/1.1\r\nHost: x\r\n" + b"X-More: x\r\n" * 5000,
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as large:
+            answer = b""
+            try:
+                large.sendall(line + b"\r\n")
+                while part := large.recv(4096):
+                    answer += part
+            except OSError:
+                pass  # it was cut before all of it was sent
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+    assert publish(server, "heads", 2)[0]["serials"] == [before[0]["serials"][0] + 1]
 
 
 def test_nothing_of_a_ticket_or_token_is_logged(server: Site) -> None:
