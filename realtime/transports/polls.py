@@ -56,12 +56,13 @@ async def serve_poll(request: Request, send: Send, running: Worker, cors: list[h
         refusal = answers.refusal()
         if not gone.done() and refusal is not None:
             raise http.told_to(identity, refusal)
-        if at_positions:
+        if at_positions and not link.news.is_set():
             await _first(gone, link.news.wait(), _turn_of(running, wait_s))
         if link.news.is_set():
             hold_s = min(hold_of(running), wait_s)
             await _first(gone, link.full.wait(), max(GATHER_S, began + hold_s - time.monotonic()))
-            await _first(gone, link.whole(), SNAPSHOT_S)
+            if link.snapshots:
+                await _first(gone, link.whole(), SNAPSHOT_S)
         if gone.done():
             return
         body = _body(link, running)
