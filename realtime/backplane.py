@@ -5,7 +5,8 @@ joined only while somebody follows here. Names on the layer are hashes under the
 fewer characters than we do; the true name travels inside and is checked. Announcing is one background task with a
 bounded queue: nothing that serves a client ever awaits the layer. When the queue is full an announcement shrinks to
 *channel, epoch, head*, and the listeners read the log. Signals have a queue of their own, sent only while no
-announcement waits; where it is full it keeps the newest of each client and event.
+announcement waits; where it is full it keeps the newest of each client and event. On a layer that is not our own they
+have a line of their own: what waits for a name there is bounded, and they must push out no news.
 
 A layer can die without a word: packets that are dropped, a Redis that is stopped, a master that moved. So each worker
 sends itself a beacon through every line. One that is missed makes the line *suspect*, and the log is asked more often;
@@ -52,6 +53,9 @@ PATIENCE_S = 4.0
 
 BEACON = "seriatim.beacon"
 
+NEWS, SIGNALS = "hub", "signals"
+"""What a line carries: both, or on a layer that is not our own, signals alone."""
+
 BEACON_S = 1.0
 """How often a worker sends itself a word through each line."""
 
@@ -92,6 +96,14 @@ def shard_index(channel: ChannelName, count: int) -> int:
     return 0 if count == 1 else zlib.crc32(channel.encode()) % count
 
 
+def signal_group_of(channel: ChannelName, shard: Shard) -> str:
+    """The group in which the channel's signals travel. A layer that is not our own may bound what waits for a name
+    (channels-redis: 100 messages) and drop what is new: there signals have groups, and every worker a second name, of
+    their own, so that they push out no announcement."""
+    group = group_of(channel)
+    return group if shard.own else f"{group}.s"
+
+
 class Backplane:
     """One worker's ear and mouth. Every method runs on the loop's thread and returns at once.
 
@@ -112,14 +124,21 @@ class Backplane:
         """Totals of all lines since the start."""
         self.lag = Histogram(SECONDS)
         """From a commit in another worker until it was heard of here, by the clocks of both."""
-        self.lines = [Line(shard, worker, hear, hear_of, hear_signal, self.counts, self.lag) for shard in shards]
+        ear = (worker, hear, hear_of, hear_signal, self.counts, self.lag)
+        self.lines = [Line(shard, *ear) for shard in shards]
+        self.signal_lines = [
+            line if shard.own else Line(shard, *ear, role=SIGNALS)
+            for shard, line in zip(shards, self.lines, strict=True)
+        ]
+        """What signals travel over: the same, or lines of their own. See `signal_group_of`."""
+        self._all = [*self.lines, *(line for line in self.signal_lines if line not in self.lines)]
 
     def start(self) -> None:
-        for line in self.lines:
+        for line in self._all:
             line.start()
 
     async def stop(self) -> None:
-        await asyncio.gather(*[line.stop() for line in self.lines])
+        await asyncio.gather(*[line.stop() for line in self._all])
 
     @property
     def suspect(self) -> bool:
@@ -143,15 +162,19 @@ class Backplane:
     def signal(self, signal: Signal) -> None:
         """Passes a signal to other workers, if all goes well."""
         if self.lines:
-            self.line_of(signal.channel).signal(signal)
+            self.signal_lines[shard_index(signal.channel, len(self.lines))].signal(signal)
 
     def follow(self, channel: ChannelName) -> None:
-        if self.lines:
-            self.line_of(channel).follow(channel)
+        for line in self._lines_of(channel):
+            line.follow(channel)
 
     def unfollow(self, channel: ChannelName) -> None:
-        if self.lines:
-            self.line_of(channel).unfollow(channel)
+        for line in self._lines_of(channel):
+            line.unfollow(channel)
+
+    def _lines_of(self, channel: ChannelName) -> set[Line]:
+        index = shard_index(channel, len(self.lines)) if self.lines else 0
+        return {*self.lines[index : index + 1], *self.signal_lines[index : index + 1]}
 
     def line_of(self, channel: ChannelName) -> Line:
         return self.lines[shard_index(channel, len(self.lines))]
@@ -169,8 +192,11 @@ class Line:
         hear_signal: Callable[[Signal], None],
         counts: Counter[str],
         lag: Histogram,
+        role: str = NEWS,
     ) -> None:
+        """`role` tells two lines of a worker apart that are on one layer."""
         self._shard = shard
+        self._role = role
         self._layer = shard.make()
         self._worker = worker
         self._hear = hear
@@ -189,7 +215,8 @@ class Line:
         self._memberships: dict[ChannelName, bool] = {}
         """Wanted by channel: to join (True) or to leave; done in order by the membership task."""
         self._followed: set[ChannelName] = set()
-        self._beacon_group = f"{settings.PREFIX}.b.{hashlib.sha1(worker.encode(), usedforsecurity=False).hexdigest()}"
+        named = f"{worker} {role}"
+        self._beacon_group = f"{settings.PREFIX}.b.{hashlib.sha1(named.encode(), usedforsecurity=False).hexdigest()}"
         self._joined_beacon = False
         self._heard_beacon_at = self._heard_at = self._renewed_at = time.monotonic()
         self._wake_announcer = asyncio.Event()
@@ -253,7 +280,7 @@ class Line:
             try:
                 if self._name is None:
                     async with asyncio.timeout(PATIENCE_S):
-                        self._name = await self._layer.new_channel(f"{settings.PREFIX}.hub")
+                        self._name = await self._layer.new_channel(f"{settings.PREFIX}.{self._role}")
                     # A new name belongs to no group yet.
                     self._joined_beacon = False
                     self._memberships.update(dict.fromkeys(self._followed, True))
@@ -329,13 +356,16 @@ class Line:
                     message = signal_message(self._worker, channel, signals)
                 try:
                     async with asyncio.timeout(PATIENCE_S):
-                        await self._layer.group_send(group_of(channel), message)
+                        await self._layer.group_send(self._group_of(channel), message)
                 except Exception as error:
                     self.counts["signals_dropped"] += len(signals)
                     self._failed("Announcing over the channel layer", error)
                     await asyncio.sleep(RETRY_S)
                 else:
                     self.counts["signals_sent" if signals else "announced"] += len(signals) or 1
+
+    def _group_of(self, channel: ChannelName) -> str:
+        return signal_group_of(channel, self._shard) if self._role == SIGNALS else group_of(channel)
 
     def _next_signals(self) -> tuple[ChannelName, list[Signal]]:
         """The signals of one channel; those that come while they are sent go together, too."""
@@ -385,9 +415,9 @@ class Line:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         if join:
-                            await self._layer.group_add(group_of(channel), name)
+                            await self._layer.group_add(self._group_of(channel), name)
                         else:
-                            await self._layer.group_discard(group_of(channel), name)
+                            await self._layer.group_discard(self._group_of(channel), name)
                 except Exception as error:
                     self._failed("Joining a group of the channel layer", error)
                     # One group that cannot be joined must not keep the others waiting.

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from realtime import authorization, closings, worker
-from realtime.backplane import PATIENCE_S, group_of, shard_index, signal_message
+from realtime.backplane import PATIENCE_S, shard_index, signal_group_of, signal_message
 from realtime.conf import settings
 from realtime.delivery.bucket import TokenBucket
 from realtime.delivery.signals import Signal
@@ -151,7 +151,8 @@ class _Mouth:
     def __init__(self) -> None:
         self.alias = settings.CHANNEL_LAYER
         self.pid = os.getpid()
-        self._layers: list[Layer] = [shard.make() for shard in shards(self.alias)]
+        self._shards = shards(self.alias)
+        self._layers: list[Layer] = [shard.make() for shard in self._shards]
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="seriatim-signals", daemon=True).start()
 
@@ -165,9 +166,10 @@ class _Mouth:
         return asyncio.run_coroutine_threadsafe(self._send(prepared), self._loop)
 
     async def _send(self, prepared: Signal) -> None:
-        layer = self._layers[shard_index(prepared.channel, len(self._layers))]
+        index = shard_index(prepared.channel, len(self._layers))
+        group = signal_group_of(prepared.channel, self._shards[index])
         async with asyncio.timeout(PATIENCE_S):
-            await layer.group_send(group_of(prepared.channel), signal_message("", prepared.channel, [prepared]))
+            await self._layers[index].group_send(group, signal_message("", prepared.channel, [prepared]))
 
 
 _the_mouth: _Mouth | None = None

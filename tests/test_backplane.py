@@ -32,6 +32,8 @@ class FakeLayer:
 
     def __init__(self) -> None:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self.signal_inbox: asyncio.Queue[Any] = asyncio.Queue()
+        """Of names of lines for signals."""
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.groups: dict[str, set[str]] = {}
         self.names = 0
@@ -42,11 +44,13 @@ class FakeLayer:
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         self.fail()
+        if prefix.endswith(".signals"):
+            return prefix
         self.names += 1
         return f"{prefix}.{self.names}"
 
     async def receive(self, channel: str) -> Any:
-        message = await self.inbox.get()
+        message = await (self.signal_inbox if channel.endswith(".signals") else self.inbox).get()
         if isinstance(message, Exception):
             raise message
         return message
@@ -614,7 +618,33 @@ async def test_what_one_sends_another_hears(started: Started) -> None:
     await other.backplane.stop()
 
 
-async def test_announcements_go_before_signals_and_those_of_a_channel_together(started: Started) -> None:
+async def test_signals_wait_under_a_name_of_their_own_where_a_layer_bounds_what_waits(started: Started) -> None:
+    """Else a flood of them would have the layer drop announcements."""
+    started.backplane.follow(LOBBY)
+    await started.settle()
+    signals_group = backplane.signal_group_of(LOBBY, shard(started.layer))
+    assert (started.layer.members(LOBBY), started.layer.groups[signals_group]) == (
+        {"seriatim.hub.1"},
+        {"seriatim.signals"},
+    )
+    started.backplane.announce(news(1))
+    started.backplane.signal(signal(1))
+    await started.settle()
+    sent = {message["type"]: group for group, message in started.layer.sent}
+    assert (sent["seriatim.news"], sent["seriatim.signals"]) == (group_of(LOBBY), signals_group)
+    started.layer.signal_inbox.put_nowait(backplane.signal_message("w2", LOBBY, [signal(2)]))
+    await started.settle()
+    assert started.ear.heard == [signal(2)]
+    started.backplane.unfollow(LOBBY)
+    await started.settle()
+    assert not started.layer.members(LOBBY) and not started.layer.groups[signals_group]
+
+
+async def test_announcements_go_before_signals_and_those_of_a_channel_together() -> None:
+    layer = OwnLayer()
+    layer.carries = False
+    started = Started(layer)
+    await started.settle()
     started.layer.go.clear()
     started.backplane.announce(news(1))
     await started.settle()
@@ -629,11 +659,12 @@ async def test_announcements_go_before_signals_and_those_of_a_channel_together(s
     assert signals_of(sent[2]) == ["frame 0", "frame 1", "frame 2"]
     assert signals_of(sent[3]) == ["frame 3"]
     assert started.backplane.counts["signals_sent"] == 4
+    await started.backplane.stop()
 
 
 async def test_of_too_many_signals_the_newest_of_each_client_wait(started: Started) -> None:
     started.layer.go.clear()
-    started.backplane.announce(news(1))
+    started.backplane.signal(signal(0, "first"))
     await started.settle()
     for number in range(backplane.SIGNALS_MOST + 1):
         started.backplane.signal(signal(number, f"p{number % 10}"))
