@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.db import transaction
 
@@ -19,6 +19,8 @@ from realtime.log import retention
 from realtime.log.types import LogState
 from realtime.models import Act, ApiKey, SigningKey
 from realtime.protocol.names import ChannelName, parse_channel
+
+T = TypeVar("T")
 
 __all__ = [
     "ACTS",
@@ -98,7 +100,19 @@ def acts(
 
 def record(actor: str, act: str, target: str = "", **details: object) -> None:
     """Writes an act into the audit log. `details` is what JSON can say, without secrets."""
-    Act.objects.create(actor=actor[:160], act=act, target=target[:260], details=details)
+    Act.objects.create(actor=actor[:160], act=act, target=_stored(target[:260]), details=_stored(details))
+
+
+def _stored(value: T) -> T:
+    """Without NUL, which PostgreSQL does not store: no act must fail for what is said of it."""
+    plain: Any = value
+    if isinstance(plain, str):
+        plain = plain.replace("\0", "")
+    elif isinstance(plain, dict):
+        plain = {_stored(key): _stored(each) for key, each in plain.items()}
+    elif isinstance(plain, list):
+        plain = [_stored(each) for each in plain]
+    return plain  # type: ignore[no-any-return]  # of the kind that was given
 
 
 def disconnect(client: str, *, actor: str, reason: str = "") -> int:

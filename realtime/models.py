@@ -10,6 +10,8 @@ PostgreSQL can hash-partition it by channel.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Final
 
 from django.core.exceptions import ValidationError
@@ -19,6 +21,18 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from realtime.delivery.capability import OPERATIONS
+from realtime.protocol.errors import ProtocolError
+from realtime.protocol.names import is_client_id, parse_channel
+
+
+def is_channel(name: str) -> bool:
+    """Whether a channel may have this name."""
+    try:
+        parse_channel(name)
+    except ProtocolError:
+        return False
+    return True
+
 
 DEFAULT_KNOWN_OPERATIONS: Final = ("subscribe", "publish", "history", "presence", "signal")
 
@@ -614,7 +628,15 @@ class Limit(models.Model):
         return f"{self.scope} {self.name}".strip()
 
     def clean(self) -> None:
-        """Refuses a field that would limit nothing, rather than let somebody believe that it does."""
+        """Refuses a name that nobody has, and a field that would limit nothing, rather than let somebody believe that
+        it does."""
+        checks: dict[str, Callable[[str], bool]] = {
+            "namespace": lambda name: re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) is not None,
+            "channel": is_channel,
+            "client": is_client_id,
+        }
+        if self.name and self.scope in checks and not checks[self.scope](self.name):
+            raise ValidationError({"name": f"That is the name of no {self.scope}."})
         meant = self.FIELDS.get(Limit.Scope(self.scope)) if self.scope in Limit.Scope.values else None
         if meant is not None:
             wrong = sorted(name for name in self.FIELDS[Limit.Scope.GLOBAL] - meant if getattr(self, name) is not None)

@@ -192,7 +192,14 @@ def test_only_an_api_key_with_admin_does_any_of_it(method: str, path: str, body:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"closed": 1}, {"closed": True, "reason": 5}, {"closed": True, "reason": "x" * 201}]
+    "body",
+    [
+        {},
+        {"closed": 1},
+        {"closed": True, "reason": 5},
+        {"closed": True, "reason": "x" * 201},
+        {"closed": True, "reason": "\0"},
+    ],
 )
 def test_a_body_that_says_neither_is_bad(body: dict[str, object]) -> None:
     made()
@@ -219,6 +226,12 @@ def test_one_message_is_traced_by_rest_too() -> None:
     told = Api().request("GET", "/api/v1/channels/room/trace?serial=1", auth=key({"room": ["admin"]})).json()
     assert (told["message"]["data"], told["message"]["serial"]) == ("first", 1)
     assert told["live"]["attached"] == 0 and told["epoch"]
+
+
+def test_no_act_fails_for_a_character_that_a_database_does_not_store() -> None:
+    desk.record("user:eve", "publish", "a\0b", event="c\0d", data=[{"e\0": "\\u0000"}])
+    act = Act.objects.get()
+    assert (act.target, act.details) == ("ab", {"event": "cd", "data": [{"e": "\\u0000"}]})
 
 
 def test_the_audit_log_is_read_by_actor_act_target_and_time_page_by_page() -> None:

@@ -192,6 +192,15 @@ def test_a_field_that_would_limit_nothing_is_refused_in_the_form(scope: str) -> 
             assert list(refused.value.message_dict) == [field]
 
 
+@pytest.mark.parametrize(
+    ("scope", "name"),
+    [("namespace", "chat:x"), ("channel", "chat::x"), ("channel", "a b"), ("channel", "$control"), ("client", "a\nb")],
+)
+def test_a_name_that_nobody_has_is_refused_in_the_form(scope: str, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"no {scope}"):
+        Limit(scope=scope, name=name, message_bytes=5).full_clean()
+
+
 @pytest.mark.parametrize(("given", "own", "holds"), [(None, 7, 7), (None, 0, 0), (5, 7, 5), (9, 7, 7), (5, 0, 5)])
 def test_connections_of_a_worker_and_of_an_address_are_the_stricter_of_two(
     given: int | None, own: int, holds: int

@@ -94,7 +94,7 @@ class ChannelsView(PlatformView):
 
 def _reason_in(body: Mapping[str, object]) -> str:
     reason = body.get("reason", "")
-    if not isinstance(reason, str) or len(reason) > REASON_MOST_CHARS:
+    if not isinstance(reason, str) or len(reason) > REASON_MOST_CHARS or "\0" in reason:
         raise ProtocolError(
             "bad_frame", "`reason` is no short text.", remedy=f"Send at most {REASON_MOST_CHARS} characters."
         )
