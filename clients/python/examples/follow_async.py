@@ -1,6 +1,6 @@
 """Follows a channel with asyncio, and publishes what is given.
 
-    SERIATIM_URL=https://chat.example SERIATIM_TOKEN=… python follow_async.py news:today "hello"
+SERIATIM_URL=https://chat.example SERIATIM_TOKEN=… python follow_async.py news:today "hello"
 """
 
 import asyncio

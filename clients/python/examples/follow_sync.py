@@ -1,6 +1,6 @@
 """Follows a channel without asyncio, until nothing comes for a while, and publishes what is given.
 
-    SERIATIM_URL=https://chat.example SERIATIM_TOKEN=… python follow_sync.py news:today "hello"
+SERIATIM_URL=https://chat.example SERIATIM_TOKEN=… python follow_sync.py news:today "hello"
 """
 
 import os
