@@ -263,7 +263,7 @@ async def _handle(
             if kind == "publish":
                 publishes.append(index)
             if kind in NOT_HERE:
-                link.answers[index] = _not_here(str(kind), text)
+                link.answers[index] = _not_here(kind, text)
             elif not (replay and kind == "signal"):
                 connection.receive_text(link.mark(index, text))
                 while connection.session.full and link.closed is None:
@@ -296,11 +296,12 @@ async def _progress(link: AnswersLink) -> None:
         pass
 
 
-def _type_of(text: str) -> object:
+def _type_of(text: str) -> str | None:
     try:
-        return _decode_head(text).type
+        kind = _decode_head(text).type
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return None
+    return kind if isinstance(kind, str) else None
 
 
 def _not_here(kind: str, text: str) -> dict[str, object]:

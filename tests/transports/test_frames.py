@@ -90,6 +90,12 @@ async def test_bad_frames_are_answered_in_their_places() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [{}, [], 5, None, True])
+async def test_a_frame_whose_type_is_no_word_is_a_bad_one(kind: object) -> None:
+    (answer,) = await post({"type": kind, "ref": 1})
+    assert (answer["code"], answer["ref"]) == ("bad_frame", 1)
+
+
 async def test_a_chained_publish_fails_behind_one_that_failed() -> None:
     answers = await post(publish("a", "x" * 70_000), publish("a", 1, chained=True), publish("a", 2))
     assert [each.get("code") for each in answers] == ["too_large", "order", None]
