@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -20,6 +21,7 @@ from tests.conftest import eventually
 from tests.pages import LONG_S, Person
 from tests.servers import Site
 from tests.stalling import StallingProxy
+from tests.test_chat_features_in_browser import longest_task_ms
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,6 +32,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 CHANNELS = {"held:widgets": ("hold", False), "newest:widgets": ("conflate", False), "delta:widgets": ("hold", True)}
 CHANNEL = "held:widgets"
 COLOURS = ("red", "blue", "green")
+KEYS = ("k0", "k1")
+#: Charts draw at least so many points as they are: SLOTS in static/js/dashboards/figures.js, four times.
+DRAWN_WHOLE = 3200
 #: So small that a line which stands still for a moment falls behind.
 WINDOW = 32
 KINDS: dict[str, dict[str, Any]] = {
@@ -210,7 +215,8 @@ def differences(held: dict[str, Any], log: list[dict[str, Any]], conflates: bool
     values = [row["data"]["v"] for row in rows]
     # A line has a gap wherever a message is not there; where nothing was sent for long, too.
     (line,) = held["charts"]["line"]
-    same("line", [value for value in line if value is not None], values)
+    if len(values) <= DRAWN_WHOLE:
+        same("line", [value for value in line if value is not None], values)
     drawn = [
         (before, after)
         for before, gap, after in zip(line, line[1:], line[2:], strict=False)
@@ -219,11 +225,16 @@ def differences(held: dict[str, Any], log: list[dict[str, Any]], conflates: bool
     holes = [(before, after) for before, after in pairwise(values) if after != before + 1]
     same("holes of the line", [hole for hole in holes if hole not in drawn], [])
     same("gaps that are not between two values", len(drawn), line.count(None))
-    same(
-        "area by key",
-        [[value for value in column if value is not None] for column in held["charts"]["area"]],
-        [[row["data"]["v"] for row in rows if row["key"] == key] for key in ("k0", "k1")],
-    )
+    areas = [[value for value in column if value is not None] for column in held["charts"]["area"]]
+    of_keys = [[row["data"]["v"] for row in rows if row["key"] == key] for key in KEYS]
+    same("keys", len(areas), len(KEYS))
+    if len(values) <= DRAWN_WHOLE:
+        same("area by key", areas, of_keys)
+    for what, drawn_values, all_values in zip(("line", *KEYS), (line, *areas), (values, *of_keys), strict=False):
+        # Of very many as many as there are pixels, each of the log, the ends among them.
+        seen = [value for value in drawn_values if value is not None]
+        same(f"{what}, in order", seen, sorted(set(seen) & set(all_values)))
+        same(f"{what}, ends", seen[:1] + seen[-1:], all_values[:1] + all_values[-1:])
     same("sparkline", held["charts"]["number"], [values])
     same("gauge and number", held["number"], [str(log[-1]["data"]["v"])] * 2)
     same("feed", held["feed"], serials[:-31:-1])
@@ -361,6 +372,59 @@ def test_time_stands_still_goes_back_and_goes_on_by_keys(ana: Person, publisher:
     eventually(lambda: ana.page.locator("[data-state]").inner_text() != paused, LONG_S)
     ana.page.keyboard.press("0")
     eventually(lambda: widget(ana, "number").locator("[data-value]").inner_text() == str(before + 3), LONG_S)
+
+
+def test_a_threshold_colours_and_tells_and_the_page_fills_the_screen(ana: Person, publisher: Publisher) -> None:
+    head = publisher.heads[CHANNEL]
+    ana.open(
+        make_dashboard(ana, number={"warn": head + 1, "alert": head + 2}, gauge={"alert": head + 1, "below": True})
+    )
+    page, number = ana.page, widget(ana, "number")
+    colours = []
+    for value, level in ((head, ""), (head + 1, "warn"), (head + 2, "alert")):
+        if level:
+            publisher.more(1)
+        eventually(lambda value=value: number.locator("[data-value]").inner_text() == f"{value:,}", LONG_S)  # type: ignore[misc]
+        assert (set(number.get_attribute("class").split()) & {"warn", "alert"}) == ({level} if level else set())
+        if level:
+            assert f"number: {value:,}, at or over {value}." in (page.locator("[data-announce]").text_content() or "")
+        colours.append(number.locator(".num").evaluate("each => getComputedStyle(each).color"))
+    assert len(set(colours)) == 3
+    # From below: it was reached at first, and is no more.
+    assert "alert" not in widget(ana, "gauge").get_attribute("class").split()
+    page.keyboard.press("f")
+    eventually(lambda: page.evaluate("document.fullscreenElement?.id") == "main", LONG_S)
+    page.keyboard.press("f")
+    eventually(lambda: page.evaluate("document.fullscreenElement === null"), LONG_S)
+    assert ana.faults() == []
+
+
+@pytest.mark.slow
+def test_500_messages_a_second_are_all_counted_and_block_nothing(ana: Person, publisher: Publisher) -> None:
+    seconds, rate, batches = 30, 500, 20
+    ana.open(make_dashboard(ana))
+    ana.wait_for_word("Live")
+    assert_exact(ana, publisher, CHANNEL)
+    already = publisher.heads[CHANNEL]
+    began = time.monotonic()
+
+    def flood() -> float:
+        for number in range(seconds * batches):
+            publisher.more(rate // batches)
+            time.sleep(max(0.0, began + (number + 1) / batches - time.monotonic()))
+        return time.monotonic() - began
+
+    ana.page.context.browser.start_tracing(  # type: ignore[union-attr]  # it has one
+        page=ana.page, categories=["toplevel", "disabled-by-default-devtools.timeline"]
+    )
+    with ThreadPoolExecutor(1) as backend:
+        took_s = backend.submit(flood).result()
+    head = already + seconds * rate
+    eventually(lambda: figure(ana, "received") == head, LONG_S, what=f"all {head} messages")
+    longest_ms = longest_task_ms(json.loads(ana.page.context.browser.stop_tracing()))  # type: ignore[union-attr]
+    print(f"{seconds * rate} messages in {took_s:.1f} s, longest task {longest_ms:.1f} ms of the processor")
+    assert_exact(ana, publisher, CHANNEL)
+    assert longest_ms < 50
 
 
 def test_it_is_edited_by_keyboard_and_shared_by_a_link(site: Site, browser: Browser, ana: Person) -> None:
