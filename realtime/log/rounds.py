@@ -349,7 +349,7 @@ class Rounds:
         sql = dialect_of(connection, guarded=self._guarded)
         reopen_if_replaced(connection)
         was_connected = connection.connection is not None
-        cursor = connection.cursor()
+        cursor = sql.cursor(connection)
         try:
             try:
                 look = self._open(sql, cursor, appends, names, locks)
@@ -358,7 +358,7 @@ class Rounds:
                     raise
                 # The server closed a connection that had been idle. Nothing was written yet: a new one will do.
                 discard(connection)
-                cursor = connection.cursor()
+                cursor = sql.cursor(connection)
                 look = self._open(sql, cursor, appends, names, locks)
             if look.busy:
                 appends = [append for append in appends if append.channel not in look.busy]
