@@ -129,7 +129,8 @@ def open_sealed(text: str, purpose: str, now_s: float) -> tuple[Identity, list[W
     if content is None or content.purpose != purpose:
         raise ProtocolError("unauthorized", "This is no ticket of this server.", remedy="Get a new one.")
     if content.expires_at_s is not None and now_s >= content.expires_at_s + settings.TOKEN_LEEWAY_S:
-        raise ProtocolError("unauthorized", "The ticket has ended with its token.", remedy="Get a new one.")
+        remedy = "Get a new token, and with it a ticket from `POST /tickets`."
+        raise ProtocolError("unauthorized", "The ticket has ended with its token.", remedy=remedy)
     identity = Identity(
         ClientId(content.client),
         None if content.capability is None else Capability.parse(content.capability),
@@ -186,5 +187,6 @@ async def identify(
         raise ProtocolError("bad_frame", "The ticket has the list of channels.", remedy="Leave `attach` out.")
     identity, wanted = open_sealed(query["ticket"][-1], EVENTS, time.time())
     if identity.session is not None and not await http.ask(running, lambda: tokens.still_valid(identity)):
-        raise ProtocolError("unauthorized", "The session has ended.", remedy="Log in again.")
+        remedy = "Log in again, and get a ticket from `POST /tickets`."
+        raise ProtocolError("unauthorized", "The session has ended, and the ticket with it.", remedy=remedy)
     return identity, wanted
