@@ -210,6 +210,7 @@ def grown(desk: Desk, monkeypatch: pytest.MonkeyPatch, small: Size, large: Size,
     assert not many, many
 
 
+@pytest.mark.sqlite
 def test_no_list_takes_more_queries_when_there_is_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The smaller size fills a part of a page, the larger one more than a page, which is a short one here."""
     for each in admin.site._registry.values():

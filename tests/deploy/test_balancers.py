@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import http.client
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -79,6 +80,15 @@ def ipv6() -> bool:
         return False
 
 
+def test_what_balancers_log_has_no_queries() -> None:
+    """An EventSource has its ticket there."""
+    haproxy, site = (DEPLOY / "haproxy" / "seriatim.cfg").read_text(), (DEPLOY / "nginx" / "site.conf").read_text()
+    assert "option httplog\n" not in haproxy and "%r" not in haproxy.partition("frontend")[0].replace("%rc", "")
+    assert re.findall(r"access_log \S+ (\w+);", site) == ["seriatim"] * site.count("\nserver {")
+    format_ = (DEPLOY / "nginx" / "maps.conf").read_text().partition("log_format seriatim")[2].partition(";")[0]
+    assert "$uri" in format_ and not re.search(r"\$(request|request_uri|args|query_string|http_referer)\b", format_)
+
+
 def test_nginx_takes_the_files_as_delivered(certificate: Path, tmp_path: Path) -> None:
     shutil.copytree(DEPLOY / "nginx", tmp_path / "seriatim")
     for name in ("site.crt", "site.key"):
@@ -91,6 +101,7 @@ def test_nginx_takes_the_files_as_delivered(certificate: Path, tmp_path: Path) -
     )
     site = tmp_path / "seriatim" / "site.conf"
     text = site.read_text().replace(":80;", ":8080;").replace(" 80;", " 8080;").replace("443", "8443")
+    text = text.replace("/var/log/nginx", str(tmp_path))
     if not ipv6():
         text = "".join(line for line in text.splitlines(keepends=True) if "listen [::]" not in line)
     site.write_text(text)
