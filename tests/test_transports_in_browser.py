@@ -65,6 +65,32 @@ def test_every_transport_carries_the_chat_and_survives_the_server(site: Site, pe
     assert len({tuple(person.texts) for person in people.values()}) == 1
 
 
+def test_pages_that_were_frozen_or_offline_go_on(people: dict[str, Person]) -> None:
+    writer = people["polling"]
+    away = {name: people[name] for name in ("websocket", "streaming")}
+    sessions = {name: person.context.new_cdp_session(person.page) for name, person in away.items()}
+    for session in sessions.values():
+        session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    writer.say("while they are frozen")
+    writer.wait_for_texts("while they are frozen")
+    for session in sessions.values():
+        session.send("Page.setWebLifecycleState", {"state": "active"})
+    for person in away.values():
+        person.wait_for_texts("while they are frozen")
+        person.context.set_offline(True)
+    writer.say("while they are offline")
+    writer.wait_for_texts("while they are offline")
+    for name, person in away.items():
+        person.say(f"{name}, offline")
+        person.context.set_offline(False)
+    for person in away.values():
+        person.wait_for_texts("while they are frozen", "while they are offline")
+        person.wait_for_word("Live")
+        for name in away:
+            person.wait_for_texts(f"{name}, offline")
+        assert (person.ledger("missing"), person.ledger("doubled")) == ("0", "0")
+
+
 _LISTEN = """async () => {
   window.post = (path, body) => fetch(path, { method: "POST", body, headers: {
     "Content-Type": "application/json", "X-CSRFToken": document.querySelector("[name=csrfmiddlewaretoken]").value } });
