@@ -1,7 +1,7 @@
 """Takes the pictures of docs/images from a running site of its own: `python -m scripts.screenshots`.
 
-`pages` behind it takes those of home, log in, cursors and console alone. Needs what the browser tests need. Run it when
-a page has changed, and look at the result.
+`pages` behind it takes those of home, log in, cursors and console alone, `dashboards` and `chat` theirs. Needs what the
+browser tests need. Run it when a page has changed, and look at the result.
 """
 
 from __future__ import annotations
@@ -41,22 +41,42 @@ def main() -> None:
             talk(site, browser)
             chat(site, browser)
         return
+    if sys.argv[1:] == ["dashboards"]:
+        with Site(DEMO="1") as site, chromium() as browser, feeding(site):
+            site.manage("demo")
+            dashboards(site, browser)
+        return
     with Site(DEMO="1") as site, chromium() as browser, feeding(site):
         site.manage("demo")
         pages(site, browser)
         talk(site, browser)
-        for theme in ("light", "dark"):
-            for form, context in FORMATS.items():
-                suffix = f"{form}{'' if theme == 'light' else '-dark'}"
-                ana = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
-                ana.open("/dashboards/weather/")
-                ana.wait_for_word("Live")
-                eventually(lambda ana=ana: len(ana.ledger("received")) >= 3, LONG_S)
-                ana.page.wait_for_timeout(1500)
-                shoot(ana, f"dashboard{suffix}")
-                ana.close()
+        dashboards(site, browser)
         chat(site, browser)
         trouble(site, browser)
+
+
+def dashboards(site: Site, browser: Browser) -> None:
+    """The list, the mast, this server, and the editor with a widget open."""
+    for theme in ("light", "dark"):
+        for form, context in FORMATS.items():
+            suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+            ana = Person(site, browser, "admin", color_scheme=theme, **context).log_in()
+            ana.open("/dashboards/")
+            shoot(ana, f"dashboards{suffix}")
+            ana.open("/dashboards/server/")
+            ana.wait_for_word("Live")
+            eventually(lambda ana=ana: len(ana.ledger("received")) >= 2, LONG_S)
+            ana.page.wait_for_timeout(1500)
+            shoot(ana, f"dashboard-server{suffix}")
+            ana.open("/dashboards/weather/")
+            ana.wait_for_word("Live")
+            eventually(lambda ana=ana: len(ana.ledger("received")) >= 3, LONG_S)
+            ana.page.wait_for_timeout(1500)
+            shoot(ana, f"dashboard{suffix}")
+            ana.page.get_by_role("button", name="Edit").click()
+            ana.page.get_by_role("button", name="Change: Gusts").click()
+            shoot(ana, f"dashboard-edit{suffix}")
+            ana.close()
 
 
 def chat(site: Site, browser: Browser) -> None:

@@ -139,6 +139,11 @@ test("a line of very many points has the same ends, peaks and holes as one of al
   assert.ok(path.split("L").length < 600);
 });
 
+test("the ground of a sparkline closes each of its pieces", () => {
+  assert.equal(figures.groundOf("M0.0 5.0L10.0 6.0M20.0 7.0"), "M0.0 30L0.0 5.0L10.0 6.0L10.0 30ZM20.0 30L20.0 7.0L20.0 30Z");
+  assert.equal(figures.groundOf(""), "");
+});
+
 test("lines by key: a value of another key is no gap", () => {
   const rows = [1, 2, 3, 4].map((serial) => ({ serial, at: serial, key: serial % 2 ? "w1" : "w2", event: "m", data: { v: serial } }));
   const { labels, data } = figures.lines(rows, { field: "v", options: { by_key: true } });

@@ -107,7 +107,7 @@ export class Chart {
         scales: {
           x: { time: true, auto: false },
           // From 0: a scale that begins elsewhere makes small changes large.
-          y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(least, (high ?? 0) * 1.2)] },
+          y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(least, (high ?? 0) * 1.08)] },
         },
         axes: [
           { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, values: timeLabels },

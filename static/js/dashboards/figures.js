@@ -243,3 +243,12 @@ export function sparkline(points, from, to, gaps) {
   }
   return path;
 }
+
+/** The ground under a sparkline: each of its pieces, closed at the foot of the box. @param {string} path */
+export function groundOf(path) {
+  return path
+    .split("M")
+    .slice(1)
+    .map((piece) => `M${piece.split(" ")[0]} 30L${piece}L${piece.split("L").at(-1)?.split(" ")[0]} 30Z`)
+    .join("");
+}

@@ -89,7 +89,8 @@ const MAKERS = {
     const unit = el("small", {}, widget.options.unit ?? "");
     const range = el("p", { class: "delta" });
     const path = svg("path", { d: "" });
-    body.append(el("p", { class: "num" }, value, unit), range, svg("svg", { class: "spark", viewBox: "0 0 120 30", preserveAspectRatio: "none", "aria-hidden": "true" }, path));
+    const ground = svg("path", { class: "ground", d: "" });
+    body.append(el("p", { class: "num" }, value, unit), range, svg("svg", { class: "spark", viewBox: "0 0 120 30", preserveAspectRatio: "none", "aria-hidden": "true" }, ground, path));
     return (view) => {
       const now = valueNow(widget, view);
       put(value, now === null ? "–" : figures.written(now, widget.options.digits));
@@ -98,7 +99,9 @@ const MAKERS = {
       const points = summed(widget, shown);
       const values = points.map((point) => point.value);
       put(range, values.length === 0 ? "" : `${figures.written(figures.folded(values, "min") ?? 0, widget.options.digits)} to ${figures.written(figures.folded(values, "max") ?? 0, widget.options.digits)} here`);
-      path.setAttribute("d", figures.sparkline(points, view.from, view.to, figures.holes(shown)));
+      const drawn = figures.sparkline(points, view.from, view.to, figures.holes(shown));
+      path.setAttribute("d", drawn);
+      ground.setAttribute("d", figures.groundOf(drawn));
       return { ...drawnOf(widget, now), data: [points.map(({ at }) => at), values] };
     };
   },
@@ -290,7 +293,7 @@ function chart(widget, body, header, fill) {
     if (labelled !== labels.join()) {
       labelled = labels.join();
       legend.replaceChildren(
-        ...labels.map((label, index) => el("span", {}, svg("svg", { viewBox: "0 0 18 8", "aria-hidden": "true" }, svg("path", { class: `line-${index + 1}`, d: "M0 4H18" })), label)),
+        ...labels.map((label, index) => el("span", {}, svg("svg", { viewBox: "0 0 18 8", "aria-hidden": "true" }, svg("path", { class: `line-${index + 1}`, d: "M0 4H18" })), label, el("b"))),
       );
       head.replaceChildren(...["number", "time", ...labels].map((label) => el("th", { scope: "col" }, label)));
     }
@@ -309,6 +312,7 @@ function chart(widget, body, header, fill) {
       );
     }
     const last = data.slice(1).map((column) => column.findLast((value) => typeof value === "number") ?? null);
+    legend.querySelectorAll("b").forEach((each, index) => put(each, last[index] === null ? "" : figures.written(Number(last[index]), options.digits)));
     const worst = figures.folded(last.filter((value) => value !== null), options.below ? "min" : "max");
     const drawn = { ...drawnOf(widget, worst), data };
     // An image whose name changes at every frame cannot be listened to.
