@@ -20,7 +20,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from realtime import limits, live, namespaces, revocations, signing, tokens
+from realtime import closings, limits, live, namespaces, revocations, signing, tokens
+from realtime.api import authentication
 from realtime.models import Act, ApiKey, Limit, Log, Namespace, PresenceLease, Present, Revocation, SigningKey
 from realtime.models import Channel as ChannelRow
 
@@ -43,7 +44,7 @@ class Size:
 
 def fill(size: Size) -> None:
     """Adds what is missing to that size."""
-    space, _ = Namespace.objects.get_or_create(name="big", defaults={"presence": True})
+    space = Namespace.objects.get(name="big")
     have = ChannelRow.objects.count()
     ChannelRow.objects.bulk_create(
         [ChannelRow(name=f"big:{number}", namespace=space) for number in range(have, size.channels)], batch_size=1000
@@ -178,11 +179,15 @@ class Desk:
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     namespaces.reset()
     tokens.reset_caches()
-    for module in (limits, revocations, signing):
-        module.load()
-        # A worker reads these rows each second; here nobody asks for them between two looks.
-        monkeypatch.setattr(module, "load", lambda: None)
-    return Desk()
+    Namespace.objects.create(name="big", presence=True)
+    for module in (limits, revocations, signing, namespaces, closings):
+        loaded = module.load()
+        # A worker reads these rows each second; here nobody asks for them, however long a look takes.
+        monkeypatch.setattr(module, "load", lambda loaded=loaded: loaded)
+    found = Desk()
+    identity = tokens.verify_api_key(found.key, time.time())
+    monkeypatch.setattr(authentication, "verify_api_key", lambda *_: identity)
+    return found
 
 
 QUERIES_MOST = 25
