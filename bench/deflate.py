@@ -13,6 +13,7 @@ import json
 import random
 import selectors
 import socket
+import ssl
 import statistics
 import time
 import zlib
@@ -72,16 +73,18 @@ def pack(payload: bytes) -> bytes:
 class Audience:
     """Subscribers of one channel that count what they get."""
 
-    def __init__(self, server: Process, channel: str, count: int, offer: str | None) -> None:
+    def __init__(
+        self, server: Process, channel: str, count: int, offer: str | None, context: ssl.SSLContext | None = None
+    ) -> None:
         self._server = server
         self._channel = channel
         self._selector = selectors.DefaultSelector()
         self.bytes = 0
-        self._publisher = wire.connect(server.port, wire.token("publisher"))
+        self._publisher = wire.connect(server.port, wire.token("publisher"), context=context)
         self._cut = wire.Frames()
         wire.await_frame(self._publisher, self._cut, "ready")
         self._publish(None)
-        self._socks = [wire.connect(server.port, wire.token(), offer=offer) for _ in range(count)]
+        self._socks = [wire.connect(server.port, wire.token(), offer=offer, context=context) for _ in range(count)]
         for sock in self._socks:
             cut = wire.Frames()
             wire.await_frame(sock, cut, "ready")
@@ -119,12 +122,25 @@ class Audience:
         for key, _ in ready:
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
-            self._got[sock] += len(sock.recv(1 << 20))
+            self._got[sock] += _take(sock)
         return bool(ready)
 
     def leave(self) -> None:
         for sock in [*self._socks, self._publisher]:
             sock.close()
+
+
+def _take(sock: socket.socket) -> int:
+    """How many bytes there are. Of TLS all records: the kernel tells nothing of those that were read already."""
+    taken = 0
+    while True:
+        try:
+            size = len(sock.recv(1 << 20))
+        except ssl.SSLWantReadError:
+            return taken
+        taken += size
+        if not size or not isinstance(sock, ssl.SSLSocket):
+            return taken
 
 
 def idle_bytes(server: Process, count: int, offer: str | None) -> float:

@@ -1,6 +1,6 @@
 """The server under test: the site as `manage.py serve` runs it, and three addresses more for floors and figures.
 
-    python -m bench.site --port N
+    python -m bench.site --port N [--certificate PEM] [--patient]
 
 `POST /bench/empty` is an APIView that does nothing, on the same server; `GET /bench/rounds` counts the writer's rounds,
 `GET /bench/load` tells what the worker measured of itself since it was asked last.
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import partialmethod
 
 import django
+from django.conf import settings
 from django.core.management import call_command
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
@@ -69,11 +70,20 @@ def add_addresses() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args().port
+    parser.add_argument("--certificate", help="key and certificate in one file: TLS")
+    parser.add_argument("--patient", action="store_true", help="nobody is cut off for silence, nor for a late loop")
+    options = parser.parse_args()
+    if options.patient:
+        settings.REALTIME = {**settings.REALTIME, "HEARTBEAT_MS": 600_000, "LAG_HIGH_MS": 60_000}
     django.setup()
     call_command("migrate", verbosity=0)
     add_addresses()
-    call_command("serve", port=port)
+    if options.certificate is not None:
+        from realtime.server import run
+
+        pem = options.certificate
+        run.endpoint = lambda host, port: f"ssl:{port}:interface={host}:privateKey={pem}:certKey={pem}"
+    call_command("serve", port=options.port)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """What subscribers that stand still cost a worker: memory while 100,000 messages go by, and whether all get them later.
 
-    python -m bench.stalled [--messages 100000] [--stalled 200] [--silent 200]
+    python -m bench.stalled [--messages 100000] [--stalled 200] [--silent 200] [--whole N] [--first 5000]
 
 `stalled` subscribers do not read their socket (half of them with window 0, half with the default window, all with small
-kernel buffers); `silent` ones read but never acknowledge. Messages of 200 bytes are published in batches of 100. Then
+kernel buffers); `silent` ones read but never acknowledge. Nobody is cut off for it: otherwise who takes nothing for two
+heartbeats is, and would have to connect again. Messages of 200 bytes are published in batches of 100. Then
 all go on, and every one must get every message in order. The floor is the growth with nobody standing still, after the
-worker's cache of blocks was filled once.
+worker's cache of blocks was filled once. With `--whole N` all go on for the `first` messages, then N of each kind to
+the end: a million messages to two thousand are 600 gigabytes, which no loopback carries in minutes.
 
 One reader that keeps up has its frames parsed. Frames are the same bytes for all, so that what it got is the reference
 that the others' streams are compared with, gigabytes at the speed of memory.
@@ -14,6 +16,7 @@ that the others' streams are compared with, gigabytes at the speed of memory.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import secrets
 import selectors
@@ -24,6 +27,7 @@ from collections.abc import Callable
 
 from bench import machine, wire
 from bench.machine import Process, Row
+from bench.probe import Probe, describe
 from bench.publish import DATA
 
 BATCH = 100
@@ -31,11 +35,16 @@ IN_FLIGHT = 8
 SMALL_BYTES = 4096
 LARGE_BYTES = 1 << 20
 LIMIT_S = 300
+FLOOR_MESSAGES = 150_000
+"""Enough to fill the cache of blocks."""
 PING, PONG, CLOSE = 9, 10, 8
 
 
 FIRST = 2
 """Serial of the first message that counts: the one before it makes the channel."""
+
+
+_numbers = itertools.count()
 
 
 class Reference:
@@ -75,7 +84,10 @@ class Subscriber:
     """One that stands still first, and whose stream is compared afterwards."""
 
     def __init__(self, port: int, channel: str, window: int | None, *, reads: bool) -> None:
-        self.sock = wire.connect(port, wire.token(), receive_bytes=None if reads else SMALL_BYTES)
+        # Not more than 1,000 connections of one client.
+        self.sock = wire.connect(
+            port, wire.token(f"bench-{next(_numbers) % 10}"), receive_bytes=None if reads else SMALL_BYTES
+        )
         cut = wire.Frames()
         wire.await_frame(self.sock, cut, "ready")
         attach = {"type": "attach", "ref": 1, "channel": channel}
@@ -190,18 +202,18 @@ class Run:
         publisher.close()
         reader.sock.close()
 
-    def go_on(self, subscribers: list[Subscriber]) -> None:
-        """All read and acknowledge now, until each has everything."""
+    def go_on(self, subscribers: list[Subscriber], count: int) -> None:
+        """All read and acknowledge now, until each has the first `count` messages; then they stop again."""
         left = len(subscribers)
-        end = len(self.reference.stream)
+        end = self.reference.ends[count - 1]
 
         def take(subscriber: Subscriber, data: bytes) -> None:
             nonlocal left
-            before = subscriber.position
             subscriber.compare(self.reference, data)
             subscriber.acknowledge(self.reference)
-            if before < end == subscriber.position:
+            if subscriber.position >= end:
                 left -= 1
+                self._selector.unregister(subscriber.sock)
 
         for each in subscribers:
             each.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGE_BYTES)
@@ -228,33 +240,40 @@ def _batch(channel: str) -> bytes:
     return wire.frame({"type": "publish", "channel": channel, "messages": messages})
 
 
-def measure(messages: int = 100_000, stalled: int = 200, silent: int = 200) -> list[Row]:
+def measure(
+    messages: int = 100_000, stalled: int = 200, silent: int = 200, whole: int | None = None, first: int = 5000
+) -> list[Row]:
     """The row of the table."""
     machine.pin_generator()
-    with machine.running("bench.site") as server:
-        Run(server, "warm", messages).publish([])
-        floor = Run(server, "floor", messages)
+    few = min(messages, FLOOR_MESSAGES)
+    with machine.running("bench.site", "--patient") as server:
+        Run(server, "warm", few).publish([])
+        probe = Probe(server.port)
         base = server.rss_bytes()
-        floor.publish([])
-        floor_bytes = floor.highest_bytes - base
+        floor_bytes = _published(Run(server, "floor", few), [], base, probe, "nobody stands still")
 
         run = Run(server, "stalled", messages)
         still = [Subscriber(server.port, run.channel, 0 if i % 2 else None, reads=False) for i in range(stalled)]
         unacked = [Subscriber(server.port, run.channel, None, reads=True) for _ in range(silent)]
         base = server.rss_bytes()
+        grown_bytes = _published(run, unacked, base, probe, f"{stalled + silent} stand still")
+        probe.stop()
         cpu, started = server.cpu_s(), time.perf_counter()
-        run.publish(unacked)
-        grown_bytes = run.highest_bytes - base
-        print(
-            f"{base / 1e6:.0f} MB before, {run.highest_bytes / 1e6:.0f} MB at most; published in "
-            f"{time.perf_counter() - started:.0f} s, {server.cpu_s() - cpu:.0f} s of CPU"
-        )
-        cpu, started = server.cpu_s(), time.perf_counter()
-        run.go_on([*still, *unacked])
+        deliveries = 0
+        if whole is not None:
+            run.go_on([*still, *unacked], first)
+            print(
+                f"all {len(still) + len(unacked)} got their first {first:,} messages, in order, in "
+                f"{time.perf_counter() - started:.0f} s; at most {run.highest_bytes / 1e6:.0f} MB"
+            )
+            deliveries = sum(first - 256 if each.window else first for each in [*still, *unacked])
+        to_the_end = [*still[:whole], *unacked[:whole]]
+        run.go_on(to_the_end, messages)
         cpu_s = server.cpu_s() - cpu
-        deliveries = sum(messages - 256 if each.window else messages for each in [*still, *unacked])
+        begun = first if whole is not None else 256
+        deliveries += sum(messages - begun if each.window or whole is not None else messages for each in to_the_end)
         print(
-            f"{len(still) + len(unacked)} subscribers got {messages:,} messages each, in order; catching up took "
+            f"{len(to_the_end)} subscribers got {messages:,} messages each, in order; catching up took "
             f"{time.perf_counter() - started:.0f} s, {cpu_s:.0f} s of CPU; at most {run.highest_bytes / 1e6:.0f} MB"
         )
     return [
@@ -266,7 +285,7 @@ def measure(messages: int = 100_000, stalled: int = 200, silent: int = 200) -> l
             "< 30",
         ),
         Row(
-            "deliveries per CPU s when all of them read on",
+            "deliveries per CPU s when they read on",
             "",
             f"{deliveries / cpu_s:,.0f}",
             "",
@@ -275,9 +294,25 @@ def measure(messages: int = 100_000, stalled: int = 200, silent: int = 200) -> l
     ]
 
 
+def _published(run: Run, silent: list[Subscriber], base_bytes: int, probe: Probe, who: str) -> int:
+    """Publishes everything, and says what a bystander noticed; by how much the worker grew at most."""
+    probe.noticed()
+    cpu, started = run.server.cpu_s(), time.perf_counter()
+    run.publish(silent)
+    print(
+        f"{who}: {run.messages:,} messages in {time.perf_counter() - started:.0f} s, "
+        f"{run.server.cpu_s() - cpu:.0f} s of CPU; {base_bytes / 1e6:.0f} MB before, "
+        f"{run.highest_bytes / 1e6:.0f} MB at most; a bystander: {describe(probe.noticed())} (median / 99 % / most)",
+        flush=True,
+    )
+    return run.highest_bytes - base_bytes
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--stalled", type=int, default=200)
     parser.add_argument("--silent", type=int, default=200)
+    parser.add_argument("--whole", type=int)
+    parser.add_argument("--first", type=int, default=5000)
     print(machine.table(measure(**vars(parser.parse_args()))))

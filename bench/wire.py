@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import socket
+import ssl
 import time
 
 from bench.machine import JWT_SECRET
@@ -63,7 +64,12 @@ def frame(value: object) -> bytes:
 
 
 def connect(
-    port: int, bearer: str | None = None, *, receive_bytes: int | None = None, offer: str | None = None
+    port: int,
+    bearer: str | None = None,
+    *,
+    receive_bytes: int | None = None,
+    offer: str | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> socket.socket:
     """An open WebSocket; `receive_bytes` is the kernel's buffer for what the client does not read."""
     sock = socket.socket()
@@ -72,6 +78,8 @@ def connect(
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(60)
     sock.connect(("127.0.0.1", port))
+    if context is not None:
+        sock = context.wrap_socket(sock, server_hostname="localhost")
     sock.sendall(handshake(bearer, offer))
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
