@@ -146,12 +146,15 @@ class Admission:
         self.refused: Counter[Reason] = Counter()
         """Since the start, by reason."""
         self.overloaded = False
-        """Set by the one who watches the worker's load: nobody new is let in."""
+        """Set by the one who watches the worker's load: nobody new is let in, and who comes back again and again by
+        nature (a poll) only at the pace of the appointments."""
         self.draining = False
         """Set when the worker begins to leave."""
         self._bucket = TokenBucket(limits.rate_per_s, limits.burst) if limits.rate_per_s else None
         self._pace_per_s = limits.rate_per_s or PACE_PER_S
         self._crowd = Appointments(self._pace_per_s, limits.retry_most_s)
+        self._returns = TokenBucket(self._pace_per_s, self._pace_per_s)
+        """Of an overloaded worker: as many who come back by nature have a turn as have an appointment."""
         self._own: dict[tuple[Reason, str], Appointments] = {}
         """Of addresses and clients at their own limit: they must not make others wait."""
         self._refused_at = -math.inf
@@ -161,6 +164,9 @@ class Admission:
         (a poll), so that the rate of new connections says nothing about it."""
         limits = self.limits
         full = self._full()
+        if full == "overload" and returning and not self._returns.take(1, now):
+            # Who polls is never in: an overloaded worker would send all of them away, until it has nothing to do.
+            full = self._full(overloaded=False)
         if full is not None:
             return self._refuse(full, now, chance)
         if limits.per_address and self.addresses[address] >= limits.per_address:
@@ -201,12 +207,12 @@ class Admission:
         """Whether new connections are refused, or were a moment ago. Limits of one address or client do not count."""
         return self._full() is not None or now - self._refused_at < REFUSING_S
 
-    def _full(self) -> Reason | None:
-        """Why nobody at all is let in."""
+    def _full(self, *, overloaded: bool = True) -> Reason | None:
+        """Why nobody at all is let in. `overloaded` False: the load is left out of account."""
         limits = self.limits
         if self.draining:
             return "draining"
-        if self.overloaded:
+        if self.overloaded and overloaded:
             return "overload"
         if limits.connections and self.connections >= limits.connections:
             return "worker"

@@ -113,6 +113,26 @@ def test_a_worker_that_is_overloaded_or_leaves_lets_nobody_in() -> None:
     assert admission.refusing(NOW)
 
 
+def test_who_polls_an_overloaded_worker_has_a_turn_at_the_pace_of_the_appointments() -> None:
+    admission = Admission(Limits(rate_per_s=10, burst=10, connections=50))
+    admission.overloaded = True
+
+    def polled(now: float) -> int:
+        found = [admission.admit("a", now, 0.0, returning=True) for _ in range(40)]
+        refused = {each.reason for each in found if isinstance(each, Refusal)}
+        assert refused == {"overload"}
+        places = [each for each in found if isinstance(each, Place)]
+        for place in places:
+            place.leave()
+        return len(places)
+
+    assert [polled(NOW), polled(NOW + 0.5), polled(NOW + 10)] == [10, 5, 10]
+    assert refuse(admission).reason == "overload"
+    admission.draining = True
+    draining = admission.admit("a", NOW + 20, 0.0, returning=True)
+    assert isinstance(draining, Refusal) and draining.reason == "draining"
+
+
 def test_it_says_for_a_moment_that_it_refuses_and_then_no_more() -> None:
     admission = Admission(Limits(rate_per_s=1, burst=1))
     assert not admission.refusing(NOW)
