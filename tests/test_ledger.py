@@ -69,8 +69,8 @@ def subscribers(client: str) -> list[Subscriber]:
     return [
         subscriber
         for each in worker.ensure().clients
-        if each.identity.client == client  # type: ignore[attr-defined]  # a Connection
-        for subscriber in each.subscribers.values()  # type: ignore[attr-defined]  # as above
+        if each.identity is not None and each.identity.client == client
+        for subscriber in each.subscribers.values()
     ]
 
 
