@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.hub import WRITE_BYTES_MOST
+from realtime.hub import WRITE_BYTES_MOST, Overflow
 from realtime.protocol import positions
 from realtime.protocol.names import Epoch, Serial
 from tests.hub.world import CHANNEL, Client, World
@@ -54,6 +54,42 @@ def test_a_delta_is_made_once_for_all_who_are_level() -> None:
     assert late.deltas_got == 1
     (levels,) = [levels for (_, deltas), levels in world.hub._channels[CHANNEL].levels.items() if deltas]
     assert [len(level.members) for level in levels] == [7]
+
+
+@pytest.mark.parametrize("what", ["a skip", "another epoch", "conflation"])
+def test_the_first_is_whole_behind(what: str) -> None:
+    """Though the message before it is in memory. The client refuses a delta to what it was not sent."""
+    world = World()
+    client = world.client(deltas=True)
+    world.loop.advance(1)
+
+    def publish(count: int) -> None:
+        world.publish(count)
+        world.hear_all()
+        world.loop.advance(0.1)
+
+    for _ in range(3):
+        publish(1)
+    assert client.deltas_got == 2
+    client.congest(True)
+    if what == "conflation":
+        world.set_overflow(Overflow.CONFLATE)
+    publish(4)
+    if what == "a skip":
+        world.log.prune(5, physically=False)
+    elif what == "another epoch":
+        world.log.prune(5, physically=False)
+        world.log.new_epoch()
+        world.hub.sweep()
+    world.loop.advance(1)
+    before = client.deltas_got
+    client.congest(False)
+    world.loop.advance(1)
+    assert client.position == 7 and client.skipped
+    # Of 6 and 7, or of 4, 5 and 7.
+    assert client.deltas_got - before == (0 if what == "conflation" else 1)
+    publish(1)
+    assert client.deltas_got - before == (1 if what == "conflation" else 2)
 
 
 def test_swapped_announcements_cost_no_read() -> None:
