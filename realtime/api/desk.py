@@ -318,7 +318,7 @@ class ConnectionsView(PlatformView):
         "bad_frame",
         "forbidden",
         operation_id="disconnect",
-        parameters=[text("client", "A client id, percent-encoded whole.", VISIBLE, 128, OpenApiParameter.PATH)],
+        parameters=[text("client", "A client id, percent-encoded whole.", VISIBLE, 128, "path")],
         responses={200: OpenApiResponse(serializers.DisconnectedOut, "They are closed, on all workers.")},
         auth=KEY_ONLY,
     )

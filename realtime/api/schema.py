@@ -6,7 +6,7 @@ drf-spectacular finds the extension by its base class. The document itself is ma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from django.conf import settings as django_settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -82,11 +82,11 @@ LIMIT = whole("limit", "How many at most; default 100.", least=1, most=1000)
 
 
 def text(
-    name: str, description: str, pattern: str, most: int | None = None, place: str = OpenApiParameter.QUERY
+    name: str, description: str, pattern: str, most: int | None = None, place: Literal["query", "path"] = "query"
 ) -> OpenApiParameter:
     """A parameter that is a text of some alphabet."""
     kind = {"type": "string", "pattern": pattern, **({} if most is None else {"maxLength": most})}
-    return OpenApiParameter(name, kind, place, required=place == OpenApiParameter.PATH, description=description)
+    return OpenApiParameter(name, kind, place, required=place == "path", description=description)
 
 
 NAME = OpenApiParameter(
