@@ -391,7 +391,7 @@ class Site(Server):
             )
         return done.stdout
 
-    def workers(self) -> dict[str, int]:
+    def worker_pids(self) -> dict[str, int]:
         """Name → pid of the workers of a supervisor; a child that has only been forked is none yet."""
         assert self._process is not None
         found: dict[str, int] = {}

@@ -177,7 +177,7 @@ def test_the_servers_dashboard_shows_both_workers_and_tells_of_one_that_is_kille
     eventually(lambda: legend.inner_text().split()[::2] == ["w1", "w2"], LONG_S)
     # The one that does not carry this page, so that nothing else tells of it.
     victim = "w2" if worker_of(ana) == "w1" else "w1"
-    os.kill(site.workers()[victim], signal.SIGKILL)
+    os.kill(site.worker_pids()[victim], signal.SIGKILL)
     told: list[str] = []
 
     def is_told() -> bool:
