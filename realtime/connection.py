@@ -1144,8 +1144,8 @@ class Connection:
             self.worker.hub.rewire(subscriber)
 
     def pulse(self, now: float) -> None:
-        """Called about once a second, looks after the connection when it is time to: what is due, heartbeat, dead sockets
-        (§8)."""
+        """Called about once a second; looks after the connection when something may be due: deadlines, heartbeat, dead
+        sockets (§8)."""
         if now < self._look_at:
             return
         deadline = self.session.deadline

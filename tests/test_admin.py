@@ -60,7 +60,7 @@ def form(**changes: Any) -> dict[str, Any]:
         "name": "club",
         "create": "publish",
         "known_ops": ["subscribe"],
-        "window_default": 256,
+        "window_default": 512,
         "window_max": 1024,
         "ack_ms": 10_000,
         "cursor_ms": 500,
@@ -93,7 +93,14 @@ def test_every_field_of_a_namespace_is_on_the_form(desk: Client) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": "a b"}, {"window_default": 2000}, {"ack_ms": 5}, {"cursor_ms": 5}, {"retention_messages": 0}, {"known_ops": ["fly"]}],
+    [
+        {"name": "a b"},
+        {"window_default": 2000},
+        {"ack_ms": 5},
+        {"cursor_ms": 5},
+        {"retention_messages": 0},
+        {"known_ops": ["fly"]},
+    ],
 )
 def test_rules_that_cannot_be_are_refused_in_the_form(desk: Client, wrong: dict[str, Any]) -> None:
     response = desk.post(url("namespace", "add"), form(**wrong))

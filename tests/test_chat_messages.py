@@ -397,11 +397,11 @@ def test_what_is_stored_while_a_page_is_read_is_folded_next(ana: Person, monkeyp
     ana.says("lobby", "read before")
     index.catch_up([room])
     ana.says("lobby", "read by nobody yet")
-    real, overtaken = index.read_page, []
+    overtaken: list[Any] = []
 
     def overtake(*args: Any, **more: Any) -> Any:
         """A page whose rows were read just before the message, and its bounds just after."""
-        page = real(*args, **more)
+        page = read_page(*args, **more)
         if overtaken:
             return page
         overtaken.append(page)

@@ -14,13 +14,13 @@ import pytest_asyncio
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.test import Client
-from seriatim_client.fossil import apply_delta
 
 from realtime import authorization, budgets, namespaces, publishing, tokens, worker
 from realtime.authorization import HOOK_TIMEOUT_S
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
+from seriatim_client.fossil import apply_delta
 from tests.conftest import aeventually
 from tests.conversation import HOST, OWN_ORIGIN, PATIENCE_S, Peer, bearer, connected, in_thread, stop_worker, token
 
