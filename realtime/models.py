@@ -91,7 +91,7 @@ class Namespace(models.Model):
         help_text="How many seconds a message is worth delivering, to anybody; empty: for ever. May be short.",
     )
     window_default = models.PositiveIntegerField(
-        default=512, help_text="Messages in flight without an ack, when the client asks for no window."
+        default=256, help_text="Messages in flight without an ack, when the client asks for no window."
     )
     window_max = models.PositiveIntegerField(default=1024, help_text="The largest window a client may ask for.")
     ack_ms = models.PositiveIntegerField(

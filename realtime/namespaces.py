@@ -60,7 +60,7 @@ class Rules:
     retention_messages: int | None = None
     retention_age_s: int | None = None
     message_ttl_s: int | None = None
-    window_default: int = 512
+    window_default: int = 256
     window_max: int = 1024
     ack_ms: int = 10_000
     cursor_ms: int = 500

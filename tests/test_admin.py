@@ -60,7 +60,7 @@ def form(**changes: Any) -> dict[str, Any]:
         "name": "club",
         "create": "publish",
         "known_ops": ["subscribe"],
-        "window_default": 512,
+        "window_default": 256,
         "window_max": 1024,
         "ack_ms": 10_000,
         "cursor_ms": 500,
