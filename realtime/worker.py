@@ -530,7 +530,7 @@ class Worker:
         """Looks whether the database is still the one that it was, also while nobody publishes."""
 
         def found(number: int | None) -> None:
-            if number is None or number == self._incarnation:
+            if number is None or number == self._incarnation or _current is not self:
                 self._watching = False
                 return
             future = self.loop.run_in_executor(None, _relabel)

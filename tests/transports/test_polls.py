@@ -15,7 +15,7 @@ from realtime.load import Place
 from realtime.log import retention
 from realtime.protocol.names import ChannelName
 from realtime.transports import polls
-from tests.conftest import aeventually
+from tests.conftest import MS, aeventually
 from tests.conversation import connected, in_thread, token
 from tests.transports.exchange import asked, opened, refused
 
@@ -200,6 +200,9 @@ async def test_a_worker_that_drains_answers_its_polls() -> None:
         await aeventually(lambda: here("a") == 1)
         running = worker.current()
         assert running is not None
+        # Attached, and told so: before that, a worker that leaves refuses.
+        await aeventually(lambda: not any(client._joining for client in running.clients))
+        await asyncio.sleep(20 * MS)
         await running.drain()
         answer = await exchange.answer()
         assert [frame["type"] for frame in answer["frames"]] == ["reconnect", "close"]
