@@ -205,6 +205,7 @@ class Worker:
         self._relaying = False
         self._relay_again = False
         self._watching = False
+        self._stopped = False
         self._incarnation: int | None = None
         """Of the database: all logs have epochs of it, as far as this worker knows."""
         self._asked: set[Callable[[], object]] = set()
@@ -298,6 +299,7 @@ class Worker:
         global _current
         if _current is self:
             _current = None
+        self._stopped = True
         for stop in self._stops:
             stop()
         self.lag.stop()
@@ -530,7 +532,7 @@ class Worker:
         """Looks whether the database is still the one that it was, also while nobody publishes."""
 
         def found(number: int | None) -> None:
-            if number is None or number == self._incarnation or _current is not self:
+            if number is None or number == self._incarnation or self._stopped:
                 self._watching = False
                 return
             future = self.loop.run_in_executor(None, _relabel)
