@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, transaction
 
-from realtime import authorization, namespaces
+from realtime import authorization, closings, namespaces
 from realtime.authorization import (
     ANONYMOUS,
     Identity,
@@ -40,6 +40,7 @@ RULES = {
 def rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Known namespaces without a database: `decide` must need none."""
     monkeypatch.setattr(namespaces, "_current", lambda: RULES)
+    monkeypatch.setattr(closings, "_freshen", lambda: None)
     hooks = dict(authorization._hooks)
     authorization._hooks.clear()  # those of the site's applications
     authorization._remembered.clear()

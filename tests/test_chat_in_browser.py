@@ -160,6 +160,7 @@ def test_the_worker_is_killed_in_mid_conversation_and_nothing_is_lost_or_doubled
     assert ana.page.locator("li.msg.own").count() == 0
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_while_both_write(site: Site, meet: Meet) -> None:
     ana, bo = meet("ana"), meet("bo")
     ana.enter("again")

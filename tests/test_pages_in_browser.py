@@ -66,11 +66,15 @@ _OUTSIDE = """() => [...document.querySelectorAll(":is(main, header) :is(button,
   .map(([html]) => html)"""
 
 #: The others with -m slow.
-WIDTHS = [1440, 360, *(pytest.param(each, marks=pytest.mark.slow) for each in (1024, 390))]
+#: Each theme at one width with all tests, the others with -m slow.
+VIEWS = [
+    pytest.param(width, theme, marks=[] if (width, theme) in ((1440, "dark"), (360, "light")) else pytest.mark.slow)
+    for width in (1440, 1024, 390, 360)
+    for theme in ("light", "dark")
+]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "theme"), VIEWS)
 def test_pages_have_no_barriers(site: Site, browser: Browser, theme: str, width: int) -> None:
     person = Person(
         site, browser, "ana", viewport={"width": width, "height": 860}, color_scheme=theme, reduced_motion="reduce"
@@ -153,7 +157,7 @@ def test_what_opens_on_a_dashboard_has_no_barriers(site: Site, browser: Browser,
     person.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_states_of_trouble_have_no_barriers(browser: Browser, theme: str) -> None:
     with Site() as site:
         site.manage("demo", "--force")

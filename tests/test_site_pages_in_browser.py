@@ -346,8 +346,15 @@ def test_the_demo_of_the_front_page_runs_and_survives_a_cut(guest: Person) -> No
     assert_nothing_lost(guest)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 360])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (1440, "light"),
+        (360, "dark"),
+        pytest.param(1440, "dark", marks=pytest.mark.slow),
+        pytest.param(360, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_the_pages_have_no_barriers(site: Site, browser: Browser, theme: str, width: int) -> None:
     person = Person(
         site, browser, "", viewport={"width": width, "height": 860}, color_scheme=theme, reduced_motion="reduce"

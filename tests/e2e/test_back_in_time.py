@@ -165,7 +165,7 @@ def _combined() -> list[Any]:
     quick: dict[str, list[Restore]] = {
         "worker": [restore_rows],
         "process": [],
-        "stopped": [restore_clean],
+        "stopped": [],
     }
     return [
         pytest.param(

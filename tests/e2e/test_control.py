@@ -246,14 +246,14 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
                              "answer['key'] = create_api_key('ops', {'*': ['*']})[1]"))["key"]  # fmt: skip
     ports = (workers.first.port, workers.second.port)
 
-    # Each run has its own: a revocation stays.
-    jti = f"leaked-{time.time_ns()}"
+    # Each run has its own: a revocation stays, and a block a moment longer than it holds.
+    jti, mallory = f"leaked-{time.time_ns()}", f"mallory-{time.time_ns()}"
 
     async def at_both(client: str, **claims: Any) -> list[Talker]:
         return [await talker(port, token(client, **claims)) for port in ports]
 
     leaked, kicked, blocked, others = (
-        await at_both("rev", jti=jti), await at_both("kick"), await at_both("mallory"), await at_both("rev"),
+        await at_both("rev", jti=jti), await at_both("kick"), await at_both(mallory), await at_both("rev"),
     )  # fmt: skip
     began = time.time()
     status, _ = await request(ports[0], "POST", "/api/v1/tokens/revoke", key, {"jti": jti})
@@ -267,7 +267,7 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
     for socket in kicked:
         code, at = await end_of(socket)
         assert code == 4403 and at - began < WITHIN_S
-    answer = await workers.run("from realtime import desk\ndesk.block('mallory', actor='shell')\ndone()")
+    answer = await workers.run("from realtime import desk\ndesk.block('" + mallory + "', actor='shell')\ndone()")
     for socket in blocked:
         code, at = await end_of(socket)
         assert code == 4403 and at - answer["at"] < WITHIN_S
@@ -275,11 +275,11 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
         assert (await socket.ask({"type": "ping", "ref": 1}))["type"] == "pong"
         await socket.close()
     await asyncio.to_thread(workers.second.restart)
-    for bearer, code in ((token("rev", jti=jti), 4401), (token("mallory"), 4403)):
+    for bearer, code in ((token("rev", jti=jti), 4401), (token(mallory), 4403)):
         again = await talker(ports[1])
         again.send({"type": "auth", "token": bearer})
         assert (await end_of(again))[0] == code
-    await workers.run("from realtime import desk\ndesk.lift('block', 'mallory', actor='shell')")
+    await workers.run("from realtime import desk\ndesk.lift('block', '" + mallory + "', actor='shell')")
 
 
 async def test_a_limit_and_a_closed_channel_of_another_process_hold_at_all_workers(workers: Workers) -> None:

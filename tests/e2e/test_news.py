@@ -19,7 +19,7 @@ from tests.servers import Postgres
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
 
 WORKERS = 3
-MESSAGES = 20
+MESSAGES = 12
 CONNECTIONS_MOST = 500
 """Tries until there is a connection to each worker."""
 

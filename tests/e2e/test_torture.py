@@ -38,7 +38,12 @@ SURE_OF_TRANSPORTS = (
     *(f"messages by {transport}" for transport in TRANSPORTS),
 )
 SHORT_OF_TRANSPORTS = replace(
-    SHORT, publishers=6, transports=TRANSPORTS, minima=SURE | dict.fromkeys(SURE_OF_TRANSPORTS, 1)
+    SHORT,
+    seconds=8,
+    kill_every_s=5,
+    publishers=6,
+    transports=TRANSPORTS,
+    minima=SURE | dict.fromkeys(SURE_OF_TRANSPORTS, 1),
 )
 SURE_OF_SEVERAL = (
     *("workers killed", "workers stopped", "Redis killed", "Redis frozen", "rolling replacements", "supervisors ended"),

@@ -34,6 +34,9 @@ STAY_S = (0.4, 6.0)
 OPEN_S = 15.0
 TICKETS = 0.3
 """How often a stream of events is opened with a ticket in place of a header."""
+LEAST_USED = 0.5
+"""How often the next transport is the one that has brought least."""
+
 SAME_AGAIN = 0.6
 """How often the transport is kept when it broke."""
 LINGERS_S = 1.0
@@ -109,6 +112,10 @@ class Traveller(Subscriber):
             self.run.counts["changes of transport"] += 1
             if any(each.position < self.run.checker.heads[name] for name, each in self.progress.items()):
                 self.run.counts["changes of transport in mid-stream"] += 1
+        if self.random.random() < LEAST_USED:
+            # A short run has to meet them all.
+            others.sort(key=lambda each: self.run.counts[f"messages by {each}"])
+            del others[1:]
         self._transport = self.random.choice(others)
         self._last_id = None
 
