@@ -201,7 +201,8 @@ async def test_a_worker_that_drains_answers_its_polls() -> None:
         running = worker.current()
         assert running is not None
         # Attached, and told so: before that, a worker that leaves refuses.
-        await aeventually(lambda: not any(client._joining for client in running.clients))
+        clients: list[Any] = list(running.clients)
+        await aeventually(lambda: not any(client._joining for client in clients))
         await asyncio.sleep(20 * MS)
         await running.drain()
         answer = await exchange.answer()
