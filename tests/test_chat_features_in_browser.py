@@ -398,6 +398,80 @@ def test_names_are_offered_while_one_types_them(meet: Meet) -> None:
     message(ana, "ask @ines").locator(".at").wait_for()
 
 
+def test_names_that_arrive_late_take_nothing_away(meet: Meet) -> None:
+    """What the server knows of `@…` comes while one chooses, has chosen, or wants no list any more."""
+    ana = meet("ana")
+    ana.enter("stage-crew")
+    page, held = ana.page, list[Any]()
+    page.route(re.compile("/chat/people"), lambda route: held.append(route))
+    options = page.get_by_role("option")
+
+    def ask(text: str) -> None:
+        page.focus("#text")
+        with page.expect_request(re.compile("/chat/people")):
+            page.keyboard.insert_text(text)
+        options.first.wait_for()
+        eventually(lambda: page.evaluate("true") and len(held) == 1, LONG_S, what="the server was asked")
+
+    def arrive() -> None:
+        """An answer with somebody whom the page did not know."""
+        people = [{"client": "bodo", "name": "Bodo"}, {"client": "boris", "name": "Boris"}]
+        with page.expect_response(re.compile("/chat/people")):
+            held.pop().fulfill(json={"people": people})
+        page.evaluate("new Promise((go) => setTimeout(go, 50))")
+
+    # Who was chosen stays chosen, whoever comes.
+    ask("@")
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    chosen = page.locator("[role=option][aria-selected=true]").inner_text()
+    arrive()
+    assert page.locator("[role=option][aria-selected=true]").inner_text() == chosen
+    page.keyboard.press("Escape")
+    page.fill("#text", "")
+
+    # A list that was closed, and a text that was sent, stay so.
+    ask("@b")
+    page.keyboard.press("Escape")
+    arrive()
+    assert options.count() == 0
+    page.fill("#text", "")
+    ask("@b")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    arrive()
+    assert (options.count(), page.input_value("#text")) == (0, "")
+    ask("@bod")
+    assert "Bodo" in options.first.inner_text()
+    # The cursor is elsewhere: Enter means the text again.
+    page.keyboard.press("Home")
+    assert options.count() == 0
+    held.pop().abort()
+    page.fill("#text", "")
+
+    # A dialog that closes gives the focus back at once or never: by the time of its event somebody writes.
+    ana.page.get_by_role("button", name="Search in this room").click()
+    page.evaluate("""() => {
+      const dialog = document.querySelector("dialog[open]");
+      window.closed = new Promise((go) => dialog.addEventListener("close", () => setTimeout(go, 50)));
+      dialog.close();
+      const field = document.querySelector("#text");
+      field.focus();
+      field.value = "@";
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }""")
+    page.evaluate("closed")
+    assert page.evaluate("document.activeElement.id") == "text" and options.count() > 0
+
+    # Another window in between.
+    page.evaluate("document.activeElement.blur()")
+    assert options.count() == 0
+    page.focus("#text")
+    assert options.count() > 0
+    page.fill("#text", "")
+    assert ana.faults() == []
+
+
 @pytest.mark.parametrize(
     ("theme", "width"),
     [

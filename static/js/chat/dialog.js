@@ -30,8 +30,11 @@ export function openDialog({ title, body, name = "" }) {
   });
   dialog.addEventListener("keydown", (event) => event.stopPropagation());
   dialog.addEventListener("close", () => {
+    // The browser has given the focus back, as it closed. This comes later, when somebody may be writing already: the
+    // focus is theirs, unless the dialog still has it.
+    const had = document.activeElement === document.body || dialog.contains(document.activeElement);
     dialog.remove();
-    if (before instanceof HTMLElement && before.isConnected) before.focus();
+    if (had && before instanceof HTMLElement && before.isConnected) before.focus();
   });
   document.body.append(dialog);
   dialog.showModal();

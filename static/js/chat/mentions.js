@@ -3,7 +3,7 @@
 import { el } from "../dom.js";
 import { paintPerson } from "../shell.js";
 import { ask } from "./api.js";
-import { people } from "./page.js";
+import { me, people } from "./page.js";
 
 const MOST = 6;
 const ASK_AFTER_MS = 150;
@@ -11,13 +11,19 @@ const BEGUN = /(?:^|[\s(])@([\p{L}\p{N}_.~-]*)$/u;
 
 let made = 0;
 
+/** Whom one may mean: nobody calls himself. @param {string} begun */
+const found = (begun) => people.matching(begun, MOST + 1).filter(({ client }) => client !== me).slice(0, MOST);
+
 export class Mentions {
   #field;
   #list;
-  #begun = "";
+  /** What stands behind the `@` that a name is looked for; null: no name is being looked for. @type {string | null} */
+  #begun = null;
   #selected = 0;
   /** @type {{ client: string, name: string }[]} */
   #found = [];
+  /** The field lost the focus while names were looked for: another window, perhaps, from which one comes back. */
+  #isLeft = false;
   /** @type {number | undefined} */
   #timer;
 
@@ -29,7 +35,15 @@ export class Mentions {
     field.setAttribute("aria-controls", this.#list.id);
     field.closest(".composer")?.append(this.#list);
     field.addEventListener("input", () => this.#look());
-    field.addEventListener("blur", () => this.#close());
+    field.addEventListener("blur", () => {
+      this.#isLeft = this.#begun !== null;
+      this.#close();
+    });
+    field.addEventListener("focus", () => {
+      if (this.#isLeft) this.#look();
+    });
+    // Another text, or the cursor elsewhere: what was begun is not in front of it any more.
+    for (const type of ["replaced", "pointerdown"]) field.addEventListener(type, () => this.#close());
     // Before the composer's own keys: Enter takes the name, and does not send.
     field.addEventListener("keydown", (event) => this.#key(event), { capture: true });
     this.#list.addEventListener("pointerdown", (event) => {
@@ -40,30 +54,35 @@ export class Mentions {
   }
 
   #look() {
-    const match = BEGUN.exec(this.#field.value.slice(0, this.#field.selectionStart));
+    this.#isLeft = false;
+    const begun = BEGUN.exec(this.#field.value.slice(0, this.#field.selectionStart))?.[1];
+    if (begun === undefined) return this.#close();
+    // From now on what was asked for before is of no interest.
     clearTimeout(this.#timer);
-    if (match === null) return this.#close();
-    this.#begun = match[1];
-    this.#show(people.matching(match[1], MOST));
+    this.#begun = begun;
+    this.#selected = 0;
+    this.#show(found(begun));
     this.#timer = setTimeout(async () => {
-      const begun = this.#begun;
       try {
         const answer = await ask("GET", "/chat/people", { q: begun });
         people.learn(answer.people);
-        if (begun === this.#begun && document.activeElement === this.#field) this.#show(people.matching(begun, MOST));
       } catch {
         // Those who are known do.
       }
+      // More are known. Meanwhile a name may have been taken, the list closed, or something else begun.
+      if (this.#begun === begun) this.#show(found(begun));
     }, ASK_AFTER_MS);
   }
 
-  /** @param {{ client: string, name: string }[]} found */
-  #show(found) {
-    this.#found = found;
-    this.#selected = 0;
-    if (found.length === 0) return this.#close();
-    this.#list.hidden = false;
-    this.#draw();
+  /** Shows these names; whoever was chosen stays chosen. @param {{ client: string, name: string }[]} names */
+  #show(names) {
+    const chosen = this.#found[this.#selected]?.client;
+    const index = this.#selected === 0 ? 0 : names.findIndex(({ client }) => client === chosen);
+    this.#found = names;
+    this.#selected = Math.max(0, index);
+    this.#list.hidden = names.length === 0;
+    if (names.length > 0) this.#draw();
+    else this.#field.removeAttribute("aria-activedescendant");
   }
 
   #draw() {
@@ -80,6 +99,7 @@ export class Mentions {
 
   #close() {
     clearTimeout(this.#timer);
+    this.#begun = null;
     this.#list.hidden = true;
     this.#field.removeAttribute("aria-activedescendant");
   }
@@ -93,15 +113,20 @@ export class Mentions {
       this.#draw();
     } else if (event.key === "Enter" || event.key === "Tab") this.#take(this.#selected);
     else if (event.key === "Escape") this.#close();
-    else return;
+    else {
+      // The cursor goes elsewhere.
+      if (["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) this.#close();
+      return;
+    }
     event.preventDefault();
   }
 
   /** @param {number} index */
   #take(index) {
-    const { client } = this.#found[index];
+    const name = this.#found[index];
+    if (name === undefined || this.#begun === null) return;
     const end = this.#field.selectionStart;
-    this.#field.setRangeText(`${client} `, end - this.#begun.length, end, "end");
+    this.#field.setRangeText(`${name.client} `, end - this.#begun.length, end, "end");
     this.#close();
     this.#field.dispatchEvent(new Event("input", { bubbles: true }));
   }
