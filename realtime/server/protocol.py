@@ -268,6 +268,8 @@ class SeriatimProtocol(DaphneProtocol):
     reading = True
     """False while the application takes no more: what came then stays in `data`."""
     _closed_by_client = False
+    _room: asyncio.Event | None = None
+    """Set when the client has taken what waits for it; None while nobody waits for that."""
     _last_call: Any = None
     """Drops a connection that was closed in order and does not take the rest."""
 
@@ -454,6 +456,7 @@ class SeriatimProtocol(DaphneProtocol):
         super().connectionLost(reason)
         # Resolved with the protocol itself. Circles wait for the collector, and make it slow.
         self.is_open = self.is_closed = None
+        self._make_room()
         if self.place is not None:
             self.place.leave()
         if self._last_call is not None:
@@ -510,6 +513,22 @@ class SeriatimProtocol(DaphneProtocol):
                 socket.write(data_frame(first, payload))
         else:
             super().handle_reply(message)
+
+    async def room(self) -> None:
+        """Returns when the client has taken what waits for it, or is gone. For applications that send by ASGI: without
+        this they would be told that everything is sent, and it would be kept here for a client that does not read."""
+        socket = self.socket
+        if socket is None or not socket.open or socket.buffered_bytes <= self.server.buffer_high_bytes:
+            return
+        if self._room is None:
+            self._room = asyncio.Event()
+            socket.on_drained = self._make_room
+        await self._room.wait()
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
     def handle_exception(self, exception: Exception) -> None:
         """The application raised."""

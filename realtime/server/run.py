@@ -204,8 +204,7 @@ class SeriatimServer(Server):
     async def handle_reply(self, protocol: Any, message: Any) -> None:
         """Daphne's own returns at once, however much waits for the client."""
         await super().handle_reply(protocol, message)
-        if isinstance(protocol, SeriatimRequest):
-            await protocol.room()
+        await protocol.room()
 
     def _application_done(self, protocol: Any, application: asyncio.Future[None]) -> None:
         """One that left an open socket to its callbacks needs none of what Daphne does for it every second."""

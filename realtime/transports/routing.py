@@ -87,6 +87,7 @@ class _SockJs:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         running = worker.ensure()
         request = Request(scope, receive)
+        send = sockjs.patient(scope, send)
         try:
             cors = sockjs.cors_of(self._service, request)
             await running.ready.wait()

@@ -29,16 +29,23 @@ from realtime.protocol.errors import ProtocolError
 from realtime.transports import http
 from realtime.transports.http import Header, Request, Send
 from realtime.transports.links import HttpLink
+from realtime.transports.streams import CUT
 from realtime.worker import Worker
 
 DENIAL = "websocket.http.response"
 """The extension of ASGI by which a handshake is refused with a status of ours."""
+
+SOCKET = "seriatim.socket"
+"""The extension of our own server; see realtime.server.protocol."""
 
 RESPONSE_BYTES = 131_072
 """A streaming response ends after so much, and the client opens the next: browsers keep what a request has brought."""
 
 UNRECEIVED_S = 5.0
 """A session that nobody receives from for so long is over (the protocol's own number)."""
+
+CLOSE_S = 5.0
+"""A client that takes nothing hears after two heartbeats that it is too slow (4410), and has so long to take that."""
 
 CUT_S = 0.05
 """How long the end of a connection may take from the socket to here."""
@@ -91,6 +98,10 @@ HTMLFILE = """<!doctype html>
 """
 
 
+def _nothing() -> None:
+    """For callbacks nobody set."""
+
+
 class Handler(Protocol):
     """What stands behind a session."""
 
@@ -110,6 +121,8 @@ class Session:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.handler: Handler | None = None
+        self.pause_reading = self.resume_reading = _nothing
+        """Of the socket below, where the session has one of its own."""
         self.receiving = False
         self.closing: tuple[int, str] | None = None
         self.waiting_bytes = 0
@@ -222,6 +235,12 @@ class SessionLink(HttpLink):
     def abort(self) -> None:
         self.close(1006, "")
         self._session.end()
+
+    def pause_reading(self) -> None:
+        self._session.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._session.resume_reading()
 
     def drained(self) -> None:
         self.moved_bytes = self.written_bytes
@@ -635,6 +654,23 @@ async def _next_frame(session: Session, gone: asyncio.Future[None]) -> str | Non
             return "h"
 
 
+def patient(scope: dict[str, Any], send: Send) -> Send:
+    """Sends, but waits for a client that takes nothing no longer than until its session has ended for that; then its
+    connection is dropped and RequestGone raised."""
+    extensions = scope.get("extensions") or {}
+    cut = extensions[SOCKET].abort if SOCKET in extensions else extensions.get(CUT, _nothing)
+
+    async def send_in_time(message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(2 * settings.HEARTBEAT_MS / 1000 + CLOSE_S):
+                await send(message)
+        except TimeoutError:
+            cut()
+            raise http.RequestGone from None
+
+    return send_in_time
+
+
 async def serve(service: Service, rest: str, request: Request, send: Send, running: Worker, cors: list[Header]) -> None:
     await Exchange(service, rest, request, send, running, cors).serve()
 
@@ -667,7 +703,11 @@ async def serve_socket(
     if (await receive())["type"] != "websocket.connect":
         return
     request = Request({**scope, "method": "GET"}, receive)
+    send = patient(scope, send)
     session = Session(service)
+    socket = (scope.get("extensions") or {}).get(SOCKET)
+    if socket is not None:
+        session.pause_reading, session.resume_reading = socket.pause_reading, socket.resume_reading
     try:
         if service.checked:
             http.check_place(request)
@@ -681,6 +721,8 @@ async def serve_socket(
     reading = asyncio.ensure_future(_read(session, raw, receive))
     try:
         await _write(session, raw, send, reading)
+    except http.RequestGone:
+        pass
     finally:
         reading.cancel()
         session.handler.gone()

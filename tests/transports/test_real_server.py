@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import jwt
 import pytest
 
 from tests.conftest import MS
+from tests.e2e.wire import frame_bytes
 from tests.servers import Site
 
 pytestmark = pytest.mark.e2e
@@ -121,10 +123,7 @@ def test_a_client_that_does_not_read_costs_a_position_and_no_memory(server: Site
         for _ in range(20):
             publish(server, "big", *["x" * 60_000] * 10)
 
-        key = server.manage("create_api_key", "operator", "--cap", '{"*":["*"]}').strip()
-        found = request(server, "GET", "/metrics", Authorization=f"Bearer {key}").read().decode().splitlines()
-        (waiting,) = [line for line in found if line.startswith("seriatim_attachments{") and "waiting_socket" in line]
-        assert float(waiting.rpartition(" ")[2]) == 1
+        assert waiting_for_sockets(server) == 1
         # What the kernel and one buffer took, of twelve megabytes.
         serials: list[int] = []
         with slow.makefile("rb") as body:
@@ -134,6 +133,72 @@ def test_a_client_that_does_not_read_costs_a_position_and_no_memory(server: Site
                 if line.startswith(b'data: {"type":"message"'):
                     serials.append(int(line.split(b'"serial":', 1)[1].split(b",", 1)[0]))
     assert serials == list(range(1, 201))
+
+
+def sockjs_socket(server: Site, session: str) -> socket.socket:
+    """A SockJS WebSocket, raw: authenticated, small buffers in the kernel."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    peer.settimeout(PATIENCE_S)
+    peer.connect(("127.0.0.1", server.port))
+    peer.sendall(
+        f"GET /sockjs/000/{session}/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n".encode()
+    )
+    recv_until(peer, b"\x01o")
+    peer.sendall(sockjs_bytes({"type": "auth", "token": token(server)}))
+    return peer
+
+
+def sockjs_bytes(*frames: dict[str, Any]) -> bytes:
+    return frame_bytes(json.dumps([json.dumps(frame) for frame in frames]).encode())
+
+
+def test_a_sockjs_websocket_that_does_not_read_costs_a_position_and_no_memory(server: Site) -> None:
+    with sockjs_socket(server, "slow-one") as slow:
+        slow.sendall(sockjs_bytes({"type": "attach", "ref": 1, "channel": "wide", "window": 0}))
+        assert recv_until(slow, b"attached")
+        before = waiting_for_sockets(server)
+        for _ in range(20):
+            publish(server, "wide", *["x" * 60_000] * 10)
+        assert waiting_for_sockets(server) == before + 1
+        got = b""
+        serials: list[int] = []
+        while len(serials) < 200:
+            part = slow.recv(1 << 20)
+            assert part
+            got += part
+            found = re.findall(rb'"wide\\",\\"serial\\":(\d+)', got)
+            serials += map(int, found)
+            got = got[got.rfind(b"xxxx") + 4 :] if found else got[-100_000:]
+    assert serials == list(range(1, 201))
+
+
+def test_a_sockjs_websocket_that_asks_and_does_not_read_is_not_read_from(server: Site) -> None:
+    with sockjs_socket(server, "asking-one") as asking:
+        pings = sockjs_bytes(*[{"type": "ping", "ref": "r" * 60}] * 100) * 10
+        asking.settimeout(1500 * MS)
+        with pytest.raises(TimeoutError):
+            # Far more than the kernel holds on both sides; the answers are as long.
+            for _ in range(1000):
+                asking.sendall(pings)
+    assert publish(server, "after", 1)
+
+
+def recv_until(peer: socket.socket, text: bytes) -> bytes:
+    found = b""
+    while text not in found:
+        part = peer.recv(65_536)
+        assert part, found
+        found += part
+    return found
+
+
+def waiting_for_sockets(server: Site) -> float:
+    key = server.manage("create_api_key", f"scraper-{time.monotonic_ns()}", "--cap", '{"*":["*"]}').strip()
+    found = request(server, "GET", "/metrics", Authorization=f"Bearer {key}").read().decode().splitlines()
+    (waiting,) = [line for line in found if line.startswith("seriatim_attachments{") and "waiting_socket" in line]
+    return float(waiting.rpartition(" ")[2])
 
 
 def test_requests_that_drip_in_are_cut(server: Site) -> None:
