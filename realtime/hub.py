@@ -1303,7 +1303,8 @@ class Hub:
         start = position + 1 - block.first
         count = min(len(block.sizes) - start, order.position - position)
         end = start + _fit(block.sizes, start, count, WRITE_BYTES_MOST)
-        payload = block.payload(level.encoding, start, end, self.deltas if level.deltas else None, holds=level.holds)
+        deltas = self.deltas if level.deltas else None
+        payload = self._blocks.payload(followed.log_key, block, level.encoding, start, end, deltas, holds=level.holds)
         self._write_level(followed, level, [payload], block.sizes[start:end])
         if level.position != order.position:
             self._queue_level(followed, level)
@@ -1440,7 +1441,10 @@ class Hub:
         count = min(len(block.sizes) - start, order.position - position, window.limit - window.sent)
         end = start + _fit(block.sizes, start, count, min(window.room_bytes, WRITE_BYTES_MOST))
         deltas = self.deltas if subscriber.attaching.deltas else None
-        subscriber.sink.write(block.payload(subscriber.sink.encoding, start, end, deltas, holds=subscriber.holds))
+        encoding = subscriber.sink.encoding
+        subscriber.sink.write(
+            self._blocks.payload(followed.log_key, block, encoding, start, end, deltas, holds=subscriber.holds)
+        )
         subscriber.position = position + end - start
         subscriber.holds = True
         subscriber.window.sent_through(subscriber.position, block.sizes[start:end])

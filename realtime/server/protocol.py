@@ -54,6 +54,9 @@ TWO_MORE_BYTES = 126
 PLAIN_HEAD_BYTES = 8
 """The most that stands before the payload of a plain text message: two bytes, size, mask."""
 
+VIEWED_BYTES_LEAST = 1024
+"""Of less that is left of a write a copy is made: a view has 330 bytes, and keeps all of what it is a part of."""
+
 PLAIN_BYTES_MOST = 8192
 """Larger messages are left to Autobahn, which unmasks them faster and takes them in piece by piece."""
 
@@ -169,10 +172,24 @@ class Socket:
         self.write_rest(data, 0)
 
     def write_rest(self, data: bytes, taken: int) -> None:
-        """Buffers what is left of data of which the kernel has taken so many bytes."""
+        """Buffers what is left of data of which the kernel has taken so many bytes.
+
+        Of data that went out to many, each of those who stand still has another part left. A copy of it for each was
+        most of what they cost; so it is a view of the bytes that are there once, and Twisted joins it with what comes
+        behind it when the socket takes something again.
+        """
         self._clear(False)
-        self._handed += len(data) - taken
-        self._transport.write(data[taken:])
+        left = len(data) - taken
+        self._handed += left
+        transport = self._transport
+        if self._send is None or not taken or left < VIEWED_BYTES_LEAST:
+            transport.write(data[taken:])
+        elif transport.connected and not transport._writeDisconnected:
+            # As Twisted's `write`, which takes nothing but bytes.
+            transport._tempDataBuffer.append(memoryview(data)[taken:])
+            transport._tempDataLen += left
+            transport._maybePauseProducer()
+            transport.startWriting()
 
     @property
     def buffered_bytes(self) -> int:

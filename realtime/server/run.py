@@ -54,6 +54,8 @@ and Twisted takes more at a time the more there are: a mass reconnect would hold
 HOOKS = (
     (tcp.Connection, "writeSomeData"),
     (tcp.Connection, "startWriting"),
+    (tcp.Connection, "_maybePauseProducer"),
+    (tcp.Connection, "_writeDisconnected"),
     (tcp.Port, "doRead"),
     (SeriatimProtocol, "sendCloseFrame"),
     (SeriatimProtocol, "dropConnection"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.delivery.blocks import FRAME_OVERHEAD_BYTES, PAYLOADS_MOST, Block, BlockCache, size_bytes
+from realtime.delivery.blocks import FRAME_OVERHEAD_BYTES, PAYLOADS_SHARE, Block, BlockCache, size_bytes
 
 
 class Joined:
@@ -42,18 +42,44 @@ def test_sizes_are_bytes_of_utf8() -> None:
     assert list(Block(5, ["ä", "b"]).sizes) == [2, 1]
 
 
+def sliced(cache: BlockCache, log: str, encoding: Joined, first: int, last: int) -> object:
+    """What subscribers are written who are behind: frames of these serials, all in one block."""
+    block = cache.find(log, first)
+    assert block is not None and last < block.next
+    return cache.payload(log, block, encoding, first - block.first, last + 1 - block.first)
+
+
 def test_a_slice_is_encoded_once_for_all_who_ask() -> None:
-    block, encoding, other = Block(1, frames("a", 1, 8)), Joined(), Joined()
-    first = block.payload(encoding, 2, 4)
-    assert first == "a3|a4" and block.payload(encoding, 2, 4) is first
+    cache, encoding, other = BlockCache(100_000, 8), Joined(), Joined()
+    cache.add("log", 3, frames("a", 3, 5))
+    first = sliced(cache, "log", encoding, 5, 6)
+    assert first == "a5|a6" and sliced(cache, "log", encoding, 5, 6) is first
     assert encoding.calls == 1
-    block.payload(other, 2, 4)
+    sliced(cache, "log", other, 5, 6)
     assert other.calls == 1
-    for start in range(PAYLOADS_MOST):
-        block.payload(encoding, start, 8)
-    assert len(block._payloads) == PAYLOADS_MOST
-    block.extend(["a9"])
-    assert block.payload(encoding, 7, 9) == "a8|a9"
+    cache.add("log", 8, ["a8"])
+    assert sliced(cache, "log", encoding, 7, 8) == "a7|a8"
+    cache.add("log", 1, frames("a", 1, 2))
+    assert sliced(cache, "log", encoding, 5, 6) is first, "the block begins elsewhere now, the slice is the same"
+
+
+def test_slices_count_and_those_used_longest_ago_go_first() -> None:
+    """However many readers are at different places, each of which is a slice of its own."""
+    cache, encoding = BlockCache(8000, 10), Joined()
+    cache.add("log", 1, ["x" * 100] * 10)
+    blocks_bytes, share = cache.bytes, 8000 // PAYLOADS_SHARE
+    places = [(first, last) for first in range(1, 11) for last in range(first, 11)]
+    for first, last in places:
+        sliced(cache, "log", encoding, first, last)
+        assert cache.bytes <= blocks_bytes + share
+    assert cache.bytes > blocks_bytes
+    calls = encoding.calls
+    sliced(cache, "log", encoding, *places[-1])
+    assert encoding.calls == calls, "the last is kept"
+    sliced(cache, "log", encoding, *places[0])
+    assert encoding.calls == calls + 1, "the first is not"
+    cache.add("log", 11, ["x" * 100] * 40)
+    assert cache.bytes <= cache.most_bytes, "blocks make room for slices"
 
 
 def test_serials_belong_to_blocks_from_one_on() -> None:
@@ -121,14 +147,19 @@ ADDS = st.lists(
 @given(adds=ADDS, most_bytes=st.sampled_from([300, 1500, 100_000]), block_messages=st.sampled_from([1, 4, 8]))
 def test_it_agrees_with_a_dict(adds: list[tuple[str, int, int, bool]], most_bytes: int, block_messages: int) -> None:
     """A naive model: a dict with everything that was ever added. The cache may forget, but never lie or overflow."""
-    cache = BlockCache(most_bytes, block_messages)
+    cache, encoding = BlockCache(most_bytes, block_messages), Joined()
     everything: dict[tuple[str, int], str] = {}
     for log, first, count, look in adds:
         added = frames(log, first, count)
         cache.add(log, first, added)
         everything.update({(log, serial): frame for serial, frame in enumerate(added, first)})
+        block = cache.find(log, first)
+        if block is not None and count:
+            last = min(first + count, block.next) - 1
+            assert sliced(cache, log, encoding, first, last) == "|".join(added[: last + 1 - first])
         assert cache.bytes <= most_bytes
-        assert cache.bytes == sum(block.bytes for block in cache._blocks.values())
+        sizes = [block.bytes for block in cache._blocks.values()] + [size for _, size in cache._payloads.values()]
+        assert cache.bytes == sum(sizes)
         for (name, number), block in cache._blocks.items():
             assert number * block_messages < block.first < block.next <= (number + 1) * block_messages + 1
             assert block.frames == [everything[str(name), serial] for serial in range(block.first, block.next)]

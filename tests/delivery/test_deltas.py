@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.delivery import deltas
-from realtime.delivery.blocks import Block
+from realtime.delivery.blocks import Block, BlockCache
 from realtime.delivery.deltas import Deltas
 from realtime.links import TEXTS
 from realtime.protocol.messages import NewMessage, envelope
@@ -91,14 +91,29 @@ def test_a_slice_of_a_block_rests_on_what_is_before_it_there() -> None:
     maker, block = Deltas(10_000), Block(9, states(9, 6))
 
     def sent(start: int, end: int, *, holds: bool) -> list[int | None]:
-        return bases(list(block.payload(TEXTS, start, end, maker, holds=holds)))  # type: ignore[call-overload]
+        return bases(list(block.encode(TEXTS, start, end, maker, holds=holds)))  # type: ignore[call-overload]
 
     assert sent(2, 4, holds=True) == [10, 11]
     assert sent(2, 4, holds=False) == [None, 11], "the same slice, for others"
     assert sent(0, 2, holds=True) == [None, 9], "the message before is in another block"
-    plain = block.payload(TEXTS, 2, 4)
+    plain = block.encode(TEXTS, 2, 4)
     assert plain == tuple(block.frames[2:4])
-    assert block.payload(TEXTS, 2, 4, maker, holds=True) is block.payload(TEXTS, 2, 4, maker, holds=True)
+
+
+def test_slices_that_are_kept_are_told_apart_by_what_they_rest_on() -> None:
+    maker, cache = Deltas(10_000), BlockCache(100_000, 64)
+    cache.add("log", 9, states(9, 6))
+    block = cache.find("log", 9)
+    assert block is not None
+
+    def sent(start: int, *, holds: bool, deltas: Deltas | None = maker) -> object:
+        return cache.payload("log", block, TEXTS, start, 4, deltas, holds=holds)
+
+    for _ in range(2):
+        assert bases(list(sent(2, holds=True))) == [10, 11]  # type: ignore[call-overload]
+        assert bases(list(sent(2, holds=False))) == [None, 11]  # type: ignore[call-overload]
+        assert sent(2, holds=True, deltas=None) == tuple(block.frames[2:4])
+    assert sent(2, holds=True) is sent(2, holds=True)
 
 
 DATA = st.recursive(
