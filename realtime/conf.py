@@ -249,7 +249,7 @@ class Settings:
     BLOCK_CACHE_BYTES = Key(
         32 * _MIB,
         "bytes per worker",
-        "Blocks for subscribers that catch up, and encoded slices of them; the oldest go. The largest message must fit.",
+        "Blocks for subscribers that catch up, and encoded slices; the oldest go. The largest message must fit.",
         least=8 * _MIB,
     )
     PUBLISH_TIMEOUT_S = Key(
