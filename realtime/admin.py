@@ -838,6 +838,8 @@ class LiveConnectionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold
         return [
             path("", view(self.list_view), name="realtime_liveconnection_changelist"),
             path("trace/", view(self.trace_view), name="realtime_liveconnection_trace"),
+            path("announce/", view(self.announce_view), name="realtime_liveconnection_announce"),
+            path("drain/", view(self.drain_view), name="realtime_liveconnection_drain"),
             path("<str:connection>/", view(self.one_view), name="realtime_liveconnection_change"),
         ]
 
@@ -885,6 +887,53 @@ class LiveConnectionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold
             self.message_user(request, f"{client} is disconnected; it had {count} connections here.")
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:realtime_liveconnection_changelist"))
 
+    def announce_view(self, request: HttpRequest) -> HttpResponse:
+        """Something to say to everybody: written, looked at, and only then sent."""
+        context = self._context(request, "Announce to all")
+        if not may_operate(request):
+            raise PermissionDenied
+        text = request.POST.get("text", "").strip()
+        if request.method == "POST" and request.POST.get("act") == "announce":
+            try:
+                count = desk.announce(text, actor=actor_of(request))
+            except ValueError as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, f"Announced to {count} connections here, and to those of all other workers.")
+                return self._front()
+        context |= {
+            "text": text,
+            "most": desk.ANNOUNCEMENT_MOST_CHARS,
+            "confirm": request.POST.get("act") == "look" and 0 < len(text) <= desk.ANNOUNCEMENT_MOST_CHARS,
+            "connections": sum(each.connections for each in live.workers()),
+        }
+        return TemplateResponse(request, "realtime/admin/announce.html", context)
+
+    def drain_view(self, request: HttpRequest) -> HttpResponse:
+        """Which worker is to go, and what that means, before it does."""
+        context = self._context(request, "Drain a worker")
+        if not may_operate(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            try:
+                drained = desk.drain(request.POST.get("worker", ""), actor=actor_of(request))
+            except ValueError as error:
+                self.message_user(request, str(error), messages.ERROR)
+                return HttpResponseRedirect(request.path)
+            said = f"{drained.name} drains: its {drained.connections} connections move to the others."
+            self.message_user(request, f"{said} Another is started in its place.")
+            return self._front()
+        found = live.workers()
+        context |= {
+            "workers": found,
+            "chosen": request.GET.get("worker", ""),
+            "possible": sum(not each.draining for each in found) > 1 and any(each.replaceable for each in found),
+        }
+        return TemplateResponse(request, "realtime/admin/drain.html", context)
+
+    def _front(self) -> HttpResponse:
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:index"))
+
     def trace_view(self, request: HttpRequest) -> HttpResponse:
         context = self._context(request, "Trace a message")
         context |= traced(request)
@@ -921,6 +970,8 @@ def front(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     return {
         **context,
         "front": True,
+        "may_operate": may_operate(request),
+        "drainable": len(found.workers) > 1 and any(each.get("replaceable") for each in found.workers),
         "figures": found,
         "problems": [
             {

@@ -34,7 +34,7 @@ from realtime.protocol import positions, session
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import CLOSES, ProtocolError
 from realtime.protocol.messages import NewMessage, signal_frame
-from realtime.protocol.names import ChannelName, ClientId, namespace_of
+from realtime.protocol.names import EVERYBODY, ChannelName, ClientId, namespace_of
 from realtime.protocol.session import Effect, Session, SessionSettings, State
 from realtime.providers import KeyAwaited, Provider
 from realtime.tokens import Identity, SessionEnd
@@ -1082,6 +1082,13 @@ class Connection:
                 "reason": page.skipped.reason,
             }
         self._perform(self.session.done(effect.op, answer, time.monotonic(), _time_ms()))
+
+    def announce(self, data: Mapping[str, object]) -> None:
+        """What an operator says to everybody: to those who are served, as a signal of a channel that has no others."""
+        if self.session.state is State.READY:
+            self.link.send(
+                {"type": "signal", "channel": EVERYBODY, "client": None, "event": "announcement", "data": data}
+            )
 
     def leave(self) -> None:
         """The worker drains: reads no further, and goes with a hint when its publishes are answered."""

@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -24,6 +25,16 @@ MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 LAG_EVERY_S: Final = 0.25
 """How often the loop's lateness is taken."""
+
+
+PACE_EVERY_S: Final = 5.0
+"""How often the totals are noted that a page draws: a step of the shortest line."""
+
+PACE_KEPT: Final = 721
+"""An hour of them: 100 KB in each worker."""
+
+CPU_SAMPLES: Final = 4
+"""Looks that a share of a core is the mean of: a quarter of a minute."""
 
 
 class Histogram:
@@ -128,6 +139,49 @@ class Counts:
         # Bumped by threads that serve HTTP.
         self.http_errors = SharedCounts()
         """Refusals of the HTTP interface by code."""
+
+
+class Pace:
+    """What a worker did in the last hour: totals that are taken every few seconds, and told as rates."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int, float]] = deque(maxlen=PACE_KEPT)
+        """Unix seconds, messages delivered and CPU seconds, both since the start."""
+
+    def note(self, now_s: float, delivered: int, cpu_s: float) -> None:
+        """The totals at this moment, from one thread. A clock that was set back begins anew."""
+        if self._samples and now_s <= self._samples[-1][0]:
+            self._samples.clear()
+        self._samples.append((now_s, delivered, cpu_s))
+
+    def rates(self, until_s: float, step_s: float, count: int) -> list[float | None]:
+        """Messages delivered a second in each of so many steps, the last of which ends at that Unix time. None where
+        nothing was noted: before the start, and after the last look. Any thread."""
+        # In one go, so that nothing is added meanwhile.
+        samples = tuple(self._samples)
+        times = [at for at, _, _ in samples]
+        totals = [_total_at(times, samples, until_s - step_s * back) for back in range(count, -1, -1)]
+        return [
+            None if before is None or after is None else (after - before) / step_s for before, after in pairwise(totals)
+        ]
+
+    def cpu_share(self) -> float | None:
+        """Of a core, lately. Any thread."""
+        samples = tuple(self._samples)[-CPU_SAMPLES:]
+        if len(samples) < 2:
+            return None
+        (began_s, _, before_s), (ended_s, _, after_s) = samples[0], samples[-1]
+        return (after_s - before_s) / (ended_s - began_s)
+
+
+def _total_at(times: Sequence[float], samples: Sequence[tuple[float, int, float]], at_s: float) -> float | None:
+    """Between two looks, as if all had gone evenly."""
+    place = bisect_left(times, at_s)
+    if place == len(times) or (place == 0 and times[0] != at_s):
+        return None
+    (after_s, after, _), (before_s, before, _) = samples[place], samples[max(0, place - 1)]
+    share = (at_s - before_s) / (after_s - before_s) if after_s > before_s else 0.0
+    return before + (after - before) * share
 
 
 jwks_fetches: Final = SharedCounts()

@@ -6,6 +6,7 @@ act where the act is rows. Blocks; not for the event loop.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -26,9 +27,11 @@ __all__ = [
     "ACTS",
     "SHELL",
     "acts",
+    "announce",
     "block",
     "close",
     "disconnect",
+    "drain",
     "empty",
     "generate_key",
     "lift",
@@ -46,7 +49,12 @@ __all__ = [
 SHELL: Final = "shell"
 """Who does it from the command line: whoever may do that may do anything."""
 
+ANNOUNCEMENT_MOST_CHARS: Final = 500
+"""What fits into a few lines above a page."""
+
 ACTS: Final[Mapping[str, str]] = {
+    "announce": "everybody",
+    "drain worker": "its name",
     "disconnect": "a client id",
     "block": "a client id",
     "unblock": "a client id",
@@ -130,6 +138,51 @@ def _disconnect_here(client: str, reason: str) -> None:
     running = worker.current()
     if running is not None:
         running.disconnect(client, reason)
+
+
+def announce(text: str, *, actor: str) -> int:
+    """Has every connection to every worker told a text, as a signal; how many there are behind this address. ValueError
+    for one that is empty or too long."""
+    text = _stored(text.strip())
+    if not text or len(text) > ANNOUNCEMENT_MOST_CHARS:
+        raise ValueError(f"Write a text of at most {ANNOUNCEMENT_MOST_CHARS} characters.")
+    found = sum(each.connections for each in live.workers())
+    announcement_id = secrets.token_urlsafe(9)
+    with transaction.atomic(using=settings.DATABASE):
+        record(actor, "announce", "everybody", text=text, connections=found)
+        control.broadcast("announce", {"id": announcement_id, "text": text}, using=settings.DATABASE)
+        transaction.on_commit(lambda: _announce_here(announcement_id, text), using=settings.DATABASE)
+    return found
+
+
+def _announce_here(announcement_id: str, text: str) -> None:
+    running = worker.current()
+    if running is not None:
+        running.announce(announcement_id, text)
+
+
+def drain(worker_id: str, *, actor: str) -> live.LiveWorker:
+    """Has a worker behind this address send its clients to the others and end; another is started in its place.
+    ValueError where there is none, nobody would take its clients, or nobody would start it again."""
+    found = {each.id: each for each in live.workers() if not each.draining}
+    if worker_id not in found:
+        raise ValueError("There is no such worker behind this address, or it is draining already.")
+    drained = found[worker_id]
+    if not drained.replaceable:
+        raise ValueError(f"Nobody would start {drained.name} again. Restart its process where it was started.")
+    if len(found) == 1:
+        raise ValueError(f"There is no worker that takes the clients of {drained.name}.")
+    with transaction.atomic(using=settings.DATABASE):
+        record(actor, "drain worker", drained.name, connections=drained.connections)
+        control.broadcast("drain", {"worker": worker_id}, using=settings.DATABASE)
+        transaction.on_commit(lambda: _drain_here(worker_id), using=settings.DATABASE)
+    return drained
+
+
+def _drain_here(worker_id: str) -> None:
+    running = worker.current()
+    if running is not None and running.id == worker_id:
+        running.give_way()
 
 
 def block(client: str, *, actor: str, reason: str = "", until: datetime | None = None) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from realtime import worker
+from realtime.counting import PACE_EVERY_S
 from realtime.hub import Mode, Subscriber
 from realtime.metrics import siblings
 from realtime.protocol.names import ChannelName
@@ -24,6 +25,7 @@ from realtime.worker import Worker
 __all__ = [
     "Books",
     "Connections",
+    "LiveWorker",
     "Passed",
     "books",
     "busiest",
@@ -32,6 +34,7 @@ __all__ = [
     "count",
     "occupancies",
     "passed",
+    "workers",
 ]
 
 MOST: Final = 200
@@ -86,6 +89,56 @@ def _busiest(running: Worker, question: Question) -> list[tuple[str, int]]:
     hub = running.hub
     counts = ((name, hub.occupancy(name)) for name in list(hub.channels) if not name.startswith("$"))
     return heapq.nlargest(int(question["most"]), counts, key=lambda item: item[1])
+
+
+# ---------------------------------------------------------------- workers
+
+MINUTES_STEP_S: Final = 5.0
+MINUTES_STEPS: Final = 60
+"""Of the short line: five minutes."""
+
+HOUR_STEP_S: Final = 20.0
+HOUR_STEPS: Final = 180
+"""Of the long line: an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """One worker behind this address, and what it did lately."""
+
+    name: str
+    id: str
+    age_s: float
+    draining: bool
+    replaceable: bool
+    """Another is started in its place when it ends."""
+    connections: int
+    cpu_share: float | None
+    minutes: list[float | None]
+    """Messages delivered a second, in steps of `MINUTES_STEP_S`; None where it was not there."""
+    hour: list[float | None]
+    """The same in steps of `HOUR_STEP_S`."""
+
+
+def workers() -> list[LiveWorker]:
+    """All that answer."""
+    # Ends of steps that are the same for all, and so long ago that each has taken its totals since.
+    asked = {"ask": "workers", "until": time.time() - 2 * PACE_EVERY_S}
+    return [LiveWorker(name=name, **answer) for name, answer in sorted(_ask(asked)[0].items())]
+
+
+def _workers(running: Worker, question: Question) -> dict[str, Any]:
+    until_s = float(question["until"])
+    return {
+        "id": running.id,
+        "age_s": time.time() - running.counts.started_at,
+        "draining": running.draining,
+        "replaceable": running.leave_process is not None,
+        "connections": running.load.connections,
+        "cpu_share": running.pace.cpu_share(),
+        "minutes": running.pace.rates(until_s // MINUTES_STEP_S * MINUTES_STEP_S, MINUTES_STEP_S, MINUTES_STEPS),
+        "hour": running.pace.rates(until_s // HOUR_STEP_S * HOUR_STEP_S, HOUR_STEP_S, HOUR_STEPS),
+    }
 
 
 # ---------------------------------------------------------------- connections
@@ -362,6 +415,7 @@ def _passed(running: Worker, question: Question) -> dict[str, int]:
 
 
 _OFFERS: Mapping[str, Callable[[Worker, Question], object]] = {
+    "workers": _workers,
     "occupancies": _occupancies,
     "busiest": _busiest,
     "connections": _connections,

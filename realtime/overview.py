@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from realtime import live, worker
+from realtime import live, sparkline, worker
 from realtime.log import reads
 from realtime.metrics import siblings
 from realtime.metrics.reading import Buckets, Reading
@@ -56,7 +57,12 @@ class Figures:
     workers: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     ledger: live.Ledger | None = None
+    hour: sparkline.Sparkline = field(default_factory=lambda: sparkline.draw([]))
+    """What all of them delivered a second, over the last hour."""
 
+
+JUST_BACK_S: Final = 60.0
+"""How long a worker is called new: about what a browser takes to come back to it."""
 
 _lock = threading.Lock()
 _before: tuple[float, dict[str, float]] | None = None
@@ -69,6 +75,8 @@ def figures() -> Figures:
         return Figures()
     readings, missing = siblings.readings(running)
     now = time.monotonic()
+    workers = live.workers()
+    by_name = {each.name: each for each in workers}
     totals = {name: sum(_total(each, name) for each in readings) for name in _TOTALS}
     found = Figures(
         connections=int(totals["seriatim_connections"]),
@@ -87,12 +95,33 @@ def figures() -> Figures:
                 "step": int(_total(each, "seriatim_shedding_step")),
                 "outbox_old_s": _total(each, "seriatim_outbox_oldest_seconds"),
                 "suspect": int(_total(each, "seriatim_backplane_suspect")),
+                **_lately(by_name.get(each.worker)),
             }
             for each in sorted(readings, key=lambda each: each.worker)
         ],
+        hour=sparkline.draw([_sum(step) for step in zip(*(each.hour for each in workers), strict=True)]),
     )
     _rates(found, totals, now)
     return found
+
+
+def _lately(found: live.LiveWorker | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "id": found.id,
+        "draining": found.draining,
+        "new": found.age_s < JUST_BACK_S,
+        "replaceable": found.replaceable and not found.draining,
+        "cpu_percent": None if found.cpu_share is None else round(found.cpu_share * 100),
+        "minutes": sparkline.draw(found.minutes),
+    }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 _TOTALS: Final = (

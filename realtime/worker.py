@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
@@ -39,7 +39,7 @@ from realtime import (
 from realtime.backplane import Backplane
 from realtime.conf import settings
 from realtime.control import Follower
-from realtime.counting import Counts, LoopLag
+from realtime.counting import PACE_EVERY_S, Counts, LoopLag, Pace
 from realtime.cursors import Cursors
 from realtime.delivery.blocks import size_bytes
 from realtime.delivery.presence import Key
@@ -101,6 +101,12 @@ EXPIRE_EVERY_S = 1.0
 BALANCE_EVERY_S = 1.0
 """How often the books of some channels are balanced; of all of them, with 20,000 attachments, in ten seconds."""
 
+ANNOUNCED_A_TURN = 500
+"""Connections that are told an announcement in one turn of the loop: some milliseconds' worth."""
+
+ANNOUNCED_KEPT = 100
+"""Announcements that are known by their ids: what is heard twice is told once."""
+
 LOAD_RETRY_S = 0.5
 """Pause before the namespaces are asked for again by a worker that starts while the database is away."""
 
@@ -144,6 +150,9 @@ class Client(Protocol):
     def disconnect(self, client: str, reason: str) -> None:
         """An operator disconnects the client: ends the connection if it is that client's."""
 
+    def announce(self, data: Mapping[str, object]) -> None:
+        """An operator has something to say to everybody."""
+
 
 class Worker:
     """One per process. Made and stopped on the loop's thread; `on_round` runs in the writer's."""
@@ -152,7 +161,12 @@ class Worker:
         self.loop = loop
         self.pid = os.getpid()
         self.name = name or f"w{self.pid}"
+        self.id = secrets.token_urlsafe(9)
+        """Tells it from every other, also from those before and after it that have its name."""
+        self.leave_process: Callable[[], object] | None = None
+        """Ends this process in order, where somebody starts another in its place; None: nobody does."""
         self.counts = Counts()
+        self.pace = Pace()
         self.lag = LoopLag(loop)
         self.backlog = outbox.Backlog(0, None, 0)
         """Of the outbox, as it was counted last."""
@@ -160,7 +174,7 @@ class Worker:
         self.backplane = Backplane(
             shards(settings.CHANNEL_LAYER),
             # Names may be the same on two machines; on the layer a worker is a random number.
-            secrets.token_urlsafe(9),
+            self.id,
             self._hear,
             self._hear_of,
             self._hear_signal,
@@ -214,6 +228,7 @@ class Worker:
         self._expiring: asyncio.Future[None] | None = None
         self._access: dict[str, Access] = {}
         """Who may do what by the namespaces' rules, as attachments here were decided."""
+        self._announced: deque[str] = deque(maxlen=ANNOUNCED_KEPT)
 
     def start(self) -> None:
         counting.count_logs()
@@ -222,6 +237,7 @@ class Worker:
         self.writer.start()
         self.backplane.start()
         self.control.start()
+        self._note_pace()
         pulse_s = min(PULSE_MOST_S, settings.HEARTBEAT_MS / 4000)
         for every_s, work in (
             (pulse_s, self._pulse),
@@ -230,6 +246,7 @@ class Worker:
             (1.0, self._refresh_caches),
             (settings.OUTBOX_MS / 1000, self.relay_outbox),
             (BACKLOG_EVERY_S, self._count_backlog),
+            (PACE_EVERY_S, self._note_pace),
             (settings.RETENTION_INTERVAL_S, self._retain),
             (EXPIRE_EVERY_S, self._expire),
             (BALANCE_EVERY_S, self.hub.balance_some),
@@ -250,6 +267,8 @@ class Worker:
             closings.on_change(lambda names: self._soon(self._mind_closings, names)),
             closings.on_stale(lambda: self._soon(self._ask, closings.refresh, _nothing)),
             control.on("disconnect", self._disconnect_heard),
+            control.on("announce", self._announce_heard),
+            control.on("drain", self._drain_heard),
             namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
             namespaces.on_change(lambda: self._soon(self._mind_access)),
             self.control.stop,
@@ -580,6 +599,41 @@ class Worker:
         # None: what was missed was meant for connections of then, and nobody knows whose.
         if data is not None and isinstance(data.get("client"), str):
             self._each(lambda each: each.disconnect(str(data["client"]), str(data.get("reason") or "")))
+
+    def announce(self, announcement_id: str, text: str) -> None:
+        """Tells every connection to this worker what an operator has to say. Any thread."""
+        self._soon(self._announce, announcement_id, text)
+
+    def _announce(self, announcement_id: str, text: str) -> None:
+        if announcement_id not in self._announced:
+            self._announced.append(announcement_id)
+            self._announce_some({"id": announcement_id, "text": text}, list(self.clients))
+
+    def _announce_some(self, data: Mapping[str, object], left: list[Client]) -> None:
+        some = left[-ANNOUNCED_A_TURN:]
+        del left[-ANNOUNCED_A_TURN:]
+        for client in some:
+            client.announce(data)
+        if left:
+            self.loop.call_soon(self._announce_some, data, left)
+
+    def _announce_heard(self, data: Mapping[str, object] | None) -> None:
+        # None: what was missed was meant for whoever was connected then.
+        if data is not None:
+            self._announce(str(data.get("id")), str(data.get("text")))
+
+    def give_way(self) -> None:
+        """Has the process drain and end; another takes its place. Any thread."""
+        if self.leave_process is not None:
+            logger.warning("An operator drains this worker.")
+            self.leave_process()
+
+    def _drain_heard(self, data: Mapping[str, object] | None) -> None:
+        if data is not None and data.get("worker") == self.id:
+            self.give_way()
+
+    def _note_pace(self) -> None:
+        self.pace.note(time.time(), self.hub.counts["sent"], time.process_time())
 
     def _refresh_caches(self) -> None:
         providers.refresh()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from realtime import counting
-from realtime.counting import LAG_EVERY_S, Histogram, LoopLag, SharedCounts
+from realtime.counting import LAG_EVERY_S, PACE_KEPT, Histogram, LoopLag, Pace, SharedCounts
 
 
 @pytest.mark.parametrize(("value", "bucket"), [(-1.0, 0), (0.0, 0), (1.0, 0), (1.001, 1), (2.0, 1), (5.0, 2), (5.1, 3)])
@@ -108,3 +108,28 @@ def test_warnings_and_errors_are_counted_by_logger_once() -> None:
         ("warning", "realtime.tests_of_counting"): 1,
         ("error", "realtime.tests_of_counting"): 1,
     }
+
+
+def test_rates_are_those_between_the_looks_and_unknown_outside_of_them() -> None:
+    pace = Pace()
+    assert pace.rates(100, 5, 2) == [None, None] and pace.cpu_share() is None
+    # Looks come late and at no round time; what happened between two is spread evenly.
+    for at_s, delivered, cpu_s in ((102.0, 0, 1.0), (107.0, 50, 2.0), (117.0, 50, 2.5)):
+        pace.note(at_s, delivered, cpu_s)
+    assert pace.rates(115, 5, 4) == [None, None, pytest.approx(4.0), pytest.approx(0.0)]
+    assert pace.rates(117, 5, 2) == [pytest.approx(0.0), pytest.approx(0.0)]
+    assert pace.rates(107, 5, 1) == [10.0], "from look to look nothing is guessed"
+    assert pace.rates(120, 5, 1) == [None], "nobody has looked since"
+    assert pace.cpu_share() == pytest.approx(0.1)
+
+
+def test_an_hour_is_kept_and_a_clock_that_is_set_back_begins_anew() -> None:
+    pace = Pace()
+    for number in range(PACE_KEPT + 100):
+        pace.note(number * 5.0, number * 10, 0.0)
+    newest_s = (PACE_KEPT + 99) * 5.0
+    assert pace.rates(newest_s, 5, PACE_KEPT - 1) == [2.0] * (PACE_KEPT - 1)
+    assert pace.rates(newest_s, 5, PACE_KEPT)[0] is None
+    pace.note(50.0, 7, 0.0)
+    pace.note(55.0, 12, 0.0)
+    assert pace.rates(55, 5, 2) == [None, 1.0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -18,9 +20,23 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from realtime import closings, desk, limits, namespaces, overview, revocations, signing, tokens
+from realtime import (
+    closings,
+    control,
+    desk,
+    limits,
+    live,
+    namespaces,
+    overview,
+    revocations,
+    signing,
+    tokens,
+    worker,
+)
 from realtime.groups import GROUPS, make_groups
-from realtime.models import Act, ApiKey, Channel, Limit, Log, Namespace, Revocation, SigningKey
+from realtime.metrics import siblings
+from realtime.metrics.reading import Reading
+from realtime.models import Act, ApiKey, Channel, Limit, Log, Namespace, Outbox, Revocation, SigningKey
 from tests.balancers import ROOT
 from tests.conversation import Peer, connected, in_thread, stop_worker, token
 from tests.test_admin import fill, form, text_of, url
@@ -386,3 +402,134 @@ async def test_the_front_page_has_the_numbers_of_the_workers(one_worker: None) -
         assert "In order. Nothing to look at." in page
         assert re.search(r"<dt>Connections</dt><dd>1<small>1 attachment</small>", page) and "Balanced" in page
         assert ">room</a>" in page and "w" in page
+
+
+# ---------------------------------------------------------------- announcing and draining
+
+
+ANNOUNCE, DRAIN = "admin:realtime_liveconnection_announce", "admin:realtime_liveconnection_drain"
+
+
+def a_worker(name: str, **more: Any) -> live.LiveWorker:
+    values: dict[str, Any] = {
+        "id": f"id-{name}",
+        "age_s": 600.0,
+        "draining": False,
+        "replaceable": True,
+        "connections": 7,
+    }
+    values |= {"cpu_share": 0.82, "minutes": [None, 2.0, 4.0], "hour": [1.0, 3.0], **more}
+    return live.LiveWorker(name=name, **values)
+
+
+def said() -> list[tuple[str, Any]]:
+    """What all workers are told."""
+    rows = Outbox.objects.order_by("pk").values_list("channel", "event", "data")
+    return [(event, json.loads(data)) for channel, event, data in rows if channel == control.CHANNEL]
+
+
+def test_what_is_announced_is_looked_at_first_and_then_told_to_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "workers", lambda: [a_worker("w1"), a_worker("w2")])
+    operator, words = person("operator"), "Back at six.\n<b>Sorry</b>"
+    assert reverse(ANNOUNCE) in text_of(operator.get(reverse(FRONT)))
+    page = text_of(operator.post(reverse(ANNOUNCE), {"act": "look", "text": words}))
+    assert "14 connections here" in page and "&lt;b&gt;Sorry" in page and 'value="announce"' in page
+    assert 'value="announce"' not in text_of(operator.post(reverse(ANNOUNCE), {"act": "", "text": words}))
+    for wrong in ("", "   ", "x" * 501):
+        assert 'value="announce"' not in text_of(operator.post(reverse(ANNOUNCE), {"act": "look", "text": wrong}))
+        assert "at most 500" in text_of(operator.post(reverse(ANNOUNCE), {"act": "announce", "text": wrong}))
+    assert not Act.objects.exists() and said() == []
+    answer = operator.post(reverse(ANNOUNCE), {"act": "announce", "text": words}, follow=True)
+    assert "Announced to 14 connections" in text_of(answer)
+    act = Act.objects.get()
+    assert (act.actor, act.act, act.target) == ("user:the-operator", "announce", "everybody")
+    assert act.details == {"text": words, "connections": 14}
+    ((event, data),) = said()
+    assert event == "announce" and data["text"] == words and data["id"]
+
+
+def test_a_worker_is_drained_only_where_another_takes_its_clients_and_one_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operator, there = person("operator"), [a_worker("w1"), a_worker("w2")]
+    monkeypatch.setattr(live, "workers", lambda: there)
+    page = text_of(operator.get(f"{reverse(DRAIN)}?worker=id-w2"))
+    assert re.search(r'value="id-w2" required checked', page) and re.search(r'value="id-w1" required>', page)
+
+    def drain(worker_id: str) -> str:
+        return text_of(operator.post(reverse(DRAIN), {"worker": worker_id}, follow=True))
+
+    assert "no such worker" in drain("id-w3")
+    for others, refused in (
+        ([a_worker("w1", replaceable=False), a_worker("w2")], "Nobody would start w1 again"),
+        ([a_worker("w1")], "There is no worker that takes the clients of w1"),
+        ([a_worker("w1"), a_worker("w2", draining=True)], "There is no worker that takes the clients of w1"),
+        ([a_worker("w1", draining=True), a_worker("w2"), a_worker("w3")], "or it is draining already"),
+    ):
+        there = others
+        assert refused in drain("id-w1")
+    assert not Act.objects.exists() and said() == []
+    there = [a_worker("w1"), a_worker("w2")]
+    assert "w1 drains: its 7 connections move to the others" in drain("id-w1")
+    act = Act.objects.get()
+    assert (act.actor, act.act, act.target, act.details) == (
+        "user:the-operator", "drain worker", "w1", {"connections": 7}
+    )  # fmt: skip
+    assert said() == [("drain", {"worker": "id-w1"})]
+
+
+def test_a_viewer_neither_announces_nor_drains_and_nobody_does_from_another_site(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "workers", lambda: [a_worker("w1"), a_worker("w2")])
+    viewer, operator = person("viewer"), person("operator")
+    forms = ((ANNOUNCE, {"act": "announce", "text": "Hello"}), (DRAIN, {"worker": "id-w1"}))
+    front = text_of(viewer.get(reverse(FRONT)))
+    for name, body in forms:
+        assert reverse(name) not in front
+        assert viewer.get(reverse(name)).status_code == 403
+        assert viewer.post(reverse(name), body).status_code == 403
+        assert Client().post(reverse(name), body).status_code == 302, "to the login"
+        # A browser of the operator that another site has posted by: without the token of a page of ours.
+        browser = Client(enforce_csrf_checks=True)
+        browser.cookies = operator.cookies
+        assert browser.post(reverse(name), body).status_code == 403
+        assert browser.get(f"{reverse(name)}?{urlencode(body)}").status_code == 200, "looking does nothing"
+    assert not Act.objects.exists() and said() == []
+
+
+def test_the_front_page_draws_what_each_worker_and_all_of_them_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [a_worker("w1"), a_worker("w2", minutes=[None, None, None], draining=True, cpu_share=None)]
+    readings = [Reading(each.name, {}) for each in there]
+    monkeypatch.setattr(live, "workers", lambda: there)
+    monkeypatch.setattr(siblings, "readings", lambda running: (readings, []))
+    monkeypatch.setattr(worker, "current", lambda: object())
+    monkeypatch.setattr(live, "_ask", lambda question: ({}, []))
+    page = text_of(person("operator").get(reverse(FRONT)))
+    assert 'aria-label="at most 4 messages a second, now 4"' in page and "82 %" in page and "Draining" in page
+    assert 'aria-label="Delivered each second in the last hour: at most 6 messages a second, now 6"' in page
+    assert page.count('class="desk-spark"') == 1 and "The upper line is 6 a second" in page
+    assert 'aria-label="Drain w1"' in page and 'aria-label="Drain w2"' not in page
+
+
+async def test_a_worker_tells_its_connections_once_and_gives_way_when_it_is_meant(one_worker: None) -> None:
+    async with connected() as ana, connected(text=token("bob")) as bob:
+        running = worker.current()
+        assert running is not None
+        left: list[str] = []
+        running.leave_process = lambda: left.append("it goes")
+        await in_thread(desk.announce, "Hello", actor="shell")
+        for peer in (ana, bob):
+            frame = await peer.read(type="signal")
+            assert (frame["channel"], frame["event"], frame["data"]["text"]) == ("$all", "announcement", "Hello")
+        running._announce_heard(frame["data"])  # as when the log tells it again
+        running._announce_heard(None)
+        assert (await ana.request("ping"))["type"] == "pong", "no other frame comes before"
+        assert (await ana.request("attach", channel="$all"))["code"] == "bad_channel"
+        (here,) = await in_thread(live.workers)
+        assert (here.id, here.connections, here.replaceable) == (running.id, 2, True)
+        running._drain_heard(None)
+        running._drain_heard({"worker": "another"})
+        assert left == []
+        running._drain_heard({"worker": running.id})
+        assert left == ["it goes"]

@@ -21,6 +21,9 @@ MAX_INTEGER: Final = 2**53 - 1
 """The largest serial, time and numeric ref: the last integer that every JSON reader keeps exact."""
 
 DEFAULT_NAMESPACE: Final = "default"
+EVERYBODY: Final = ChannelName("$all")
+"""Whoever is connected: no channel that anybody attaches to, and in the log there is none of this name."""
+
 MAX_CHANNEL_CHARS: Final = 200
 MAX_CLIENT_CHARS: Final = 128
 MAX_CURSOR_CHARS: Final = 64

@@ -144,8 +144,8 @@ class EventsFormat:
     """Events of one channel. Only what concerns the channel is told: a browser's EventSource has nothing to answer."""
 
     media_type = b"text/event-stream"
-    # What a browser's EventSource could not answer.
-    UNTOLD = frozenset({"ready", "authenticated", "auth.expiring"})
+    # What a browser's EventSource could not answer; and an announcement, a signal that is not the channel's.
+    UNTOLD = frozenset({"ready", "authenticated", "auth.expiring", "signal"})
 
     def __init__(self) -> None:
         self.encoding: Encoding = events_encoding(None)

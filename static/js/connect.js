@@ -1,6 +1,7 @@
 // The client of a page: who we are, where tokens come from, what carries it, and that unsent messages outlive a reload.
 
 import { allTransports, Client, LocalOutboxStorage, LocalTransportMemory } from "../seriatim/index.js";
+import { showAnnouncements } from "./announced.js";
 import { SockJsTransport } from "./sockjs-transport.js";
 
 /**
@@ -17,6 +18,7 @@ export function connect({ tokenUrl, clientId, keepsUnsent = false }) {
   });
   // What concerns no channel and no message: for whoever opens the console.
   client.on("error", (error) => console.warn(`Seriatim: ${error.message}`, error.cause ?? ""));
+  showAnnouncements(client);
   return client;
 }
 

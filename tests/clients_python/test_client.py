@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from seriatim_client import (
+    Announcement,
     BackoffOptions,
     Channel,
     Client,
@@ -207,6 +208,18 @@ async def test_signals_arrive_or_are_refused_without_harm(client: Client, name: 
     await channel.attach()
     assert channel.signal("typing", {"on": True}) is True
     await channel.publish(1)  # the line carries on
+
+
+ANNOUNCE = "from realtime import desk; desk.announce('Back at six.', actor='shell')"
+
+
+async def test_what_an_operator_says_to_everybody_is_told(site: Site, client: Client, name: str) -> None:
+    told: list[Announcement] = []
+    client.on_announcement = told.append
+    # Who follows nothing asks for nothing, where each question is a request.
+    await client.channel(name).attach()
+    await asyncio.to_thread(site.manage, "shell", "-c", ANNOUNCE)
+    await aeventually(lambda: [each.text for each in told] == ["Back at six."])
 
 
 async def test_a_state_and_the_stream_are_put_together(client: Client, api: Rest, name: str) -> None:

@@ -23,7 +23,7 @@ from seriatim_client.acks import SIZE_LIMIT_BYTES, AckCadence
 from seriatim_client.clock import Clock
 from seriatim_client.core import CoreOptions
 from seriatim_client.effects import Recovered
-from seriatim_client.frames import Attached, parse_frame
+from seriatim_client.frames import EVERYBODY, Announcement, Attached, Signal, announcement_of, parse_frame
 from seriatim_client.ids import IdMaker
 from seriatim_client.line_state import TRANSITIONS
 from seriatim_client.messages import Discontinuity, Load, Message
@@ -51,6 +51,25 @@ def serials(bench: Bench, name: str = ONE) -> list[int]:
 def up(bench: Bench, from_: Any = "head", window: int | None = None) -> None:
     bench.follow(ONE, from_, window)
     bench.connect()
+
+
+# -- what concerns everybody -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "expected"),
+    [
+        ("announcement", {"id": "a1", "text": "Back at six.", "later": 1}, Announcement("a1", "Back at six.")),
+        ("other", {"id": "a1", "text": "x"}, None),
+        ("announcement", {"id": 1, "text": "x"}, None),
+        ("announcement", {"id": "a1"}, None),
+        ("announcement", None, None),
+    ],
+)
+def test_an_announcement_is_read_and_anything_else_is_not(event: str, data: Any, expected: Announcement | None) -> None:
+    frame = json.dumps({"type": "signal", "channel": EVERYBODY, "client": None, "event": event, "data": data})
+    signal = parse_frame(frame)
+    assert isinstance(signal, Signal) and announcement_of(signal) == expected
 
 
 # -- line --------------------------------------------------------------------------------------------------------------

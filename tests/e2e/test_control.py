@@ -282,6 +282,28 @@ async def test_revoked_blocked_and_disconnected_clients_are_gone_from_all_worker
     await workers.run("from realtime import desk\ndesk.lift('block', '" + mallory + "', actor='shell')")
 
 
+async def test_what_is_said_to_everybody_comes_to_every_connection_once(workers: Workers) -> None:
+    """By a program without a worker; to those who are attached to nothing, too."""
+    text = f"Back at six. {time.time_ns()}"
+    sockets = [await talker(server.port, token(f"hears-{server.port}")) for server in (workers.first, workers.second)]
+    silent = await talker(workers.second.port)
+    answer = await workers.run(f"from realtime import desk\ndesk.announce({text!r}, actor='shell')\ndone()")
+    for socket in sockets:
+        frame = await socket.until("signal", PATIENCE_S)
+        assert time.time() - answer["at"] < WITHIN_S
+        assert {**frame, "data": frame["data"]["text"]} == {
+            "type": "signal", "channel": "$all", "client": None, "event": "announcement", "data": text,
+        }  # fmt: skip
+    silent.send({"type": "auth", "token": token("late")})
+    assert (await silent.until("ready", PATIENCE_S))["type"] == "ready"
+    for socket in (*sockets, silent):
+        socket.send({"type": "ping", "ref": "p"})
+        # Not twice; and who was nobody yet got nothing before its `ready`, nor afterwards.
+        while (frame := await socket.receive(PATIENCE_S) or {})["type"] != "pong":
+            assert frame["type"] != "signal"
+        await socket.close()
+
+
 async def test_a_limit_and_a_closed_channel_of_another_process_hold_at_all_workers(workers: Workers) -> None:
     client, channel = f"limited-{time.time_ns()}", f"closing-{time.time_ns()}"
     sockets = [await talker(server.port, token(client)) for server in (workers.first, workers.second)]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import WITHIN_S, aeventually, eventually
+from tests.e2e.wire import Talker, talker, token
 from tests.servers import Postgres, Redis, Site, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite]
@@ -77,6 +80,54 @@ def test_sighup_replaces_all_one_by_one_without_a_pause(workers: Workers) -> Non
         return not before & workers.workers() and len(workers.workers()) == 2
 
     eventually(replaced, timeout_s=PATIENCE_S)
+
+
+PEOPLE = "from django.contrib.auth.models import User; User.objects.create_superuser('eve', password='one')"
+
+
+async def test_an_operator_drains_one_worker_while_redis_is_away(workers: Workers, redis_server: Redis) -> None:
+    """Its clients are sent to the other, those of the other notice nothing, and another process takes its place."""
+    await asyncio.to_thread(workers.manage, "shell", "-c", PEOPLE)
+    sockets: dict[str, Talker] = {}
+    while len(sockets) < 2:
+        socket = await talker(workers.port)
+        socket.send({"type": "auth", "token": token(f"c{len(sockets)}")})
+        sockets.setdefault((await socket.until("ready"))["worker"], socket)
+    before = workers.workers()
+    async with httpx.AsyncClient(base_url=workers.url, trust_env=False, timeout=PATIENCE_S) as desk:
+        await log_in(desk, "eve")
+        page = (await desk.get("/admin/realtime/liveconnection/drain/")).text
+        ids = {name: worker for worker, name in re.findall(r'value="([^"]+)"[^>]*> <b>(w\d)</b>', page)}
+        assert ids.keys() == {"w1", "w2"}
+        await asyncio.to_thread(redis_server.pause)
+        try:
+            form = {"csrfmiddlewaretoken": desk.cookies["csrftoken"], "worker": ids["w2"]}
+            headers = {"Origin": workers.url, "Connection": "close"}
+            answer = await desk.post("/admin/realtime/liveconnection/drain/", data=form, headers=headers)
+            drained_at = time.time()
+            assert answer.status_code == 302
+            assert (await sockets["w2"].until("reconnect", PATIENCE_S))["reason"] == "drain"
+            assert time.time() - drained_at < WITHIN_S
+            while await sockets["w2"].receive(PATIENCE_S) is not None:
+                pass
+            assert sockets["w2"].close_code == 1012
+        finally:
+            await asyncio.to_thread(redis_server.resume)
+        await aeventually(lambda: len(workers.workers() - before) == 1, PATIENCE_S)
+        await aeventually(workers.answers, PATIENCE_S)
+        assert len(workers.workers() & before) == 1
+        # The page is of either worker: both write one audit log.
+        shown = re.sub(r"<[^>]+>", "", (await desk.get("/admin/realtime/act/", headers={"Connection": "close"})).text)
+        assert re.search(r"user:eve\s+drain worker\s+w2", shown)
+    assert (await sockets["w1"].ask({"type": "ping", "ref": 1}))["type"] == "pong"
+    await sockets["w1"].close()
+
+
+async def log_in(desk: httpx.AsyncClient, name: str) -> None:
+    await desk.get("/admin/login/")
+    form = {"csrfmiddlewaretoken": desk.cookies["csrftoken"], "username": name, "password": "one"}
+    answer = await desk.post("/admin/login/", data=form, headers={"Origin": str(desk.base_url).rstrip("/")})
+    assert answer.status_code == 302
 
 
 def test_sigterm_ends_all(postgres_server: Postgres, redis_server: Redis) -> None:

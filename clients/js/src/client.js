@@ -62,12 +62,19 @@ import { socketUrl, WebSocketTransport } from "./transport-websocket.js";
  */
 
 /**
+ * @typedef {object} Announcement
+ * @property {string} id
+ * @property {string} text
+ */
+
+/**
  * @typedef {object} ClientEvents
  * @property {LineState} state
  * @property {ReadyFrame} ready
  * @property {Recovered} recovered
  * @property {OutboxEntry} outbox A message of ours changed its state, in whatever channel.
  * @property {number} latency
+ * @property {Announcement} announcement What an operator of the server says to everybody who is connected.
  * @property {SeriatimError} error What belongs to no channel and no call.
  * @property {{ direction: "in" | "out", text: string }} frame Every frame as it travels, also tokens: for consoles.
  */
@@ -98,6 +105,8 @@ const SENT_WITHIN_MS = 3_000;
 const OTHER_WITHIN_MS = 500;
 /** How often a line whose answers are late is measured. */
 const MEASURE_MS = 2_000;
+/** The channel of what concerns whoever is connected; nobody attaches to it. */
+const EVERYBODY = "$all";
 
 export class Client {
   #url;
@@ -504,12 +513,20 @@ export class Client {
         return;
     }
     const name = "channel" in frame ? frame.channel : undefined;
+    if (name === EVERYBODY) return this.#announced(frame);
     const channel = name === undefined ? undefined : this.#channels.get(name);
     if (channel) channel.receive(frame, size);
     else if (frame.type === "error") {
       this.#lastError = frame;
       this.#emitter.emit("error", SeriatimError.fromFrame(frame));
     }
+  }
+
+  /** @param {ServerFrame} frame */
+  #announced(frame) {
+    if (frame.type !== "signal" || frame.event !== "announcement") return;
+    const { id, text } = frame.data ?? {};
+    if (typeof id === "string" && typeof text === "string") this.#emitter.emit("announcement", { id, text });
   }
 
   /** @param {Record<string, unknown>} frame */

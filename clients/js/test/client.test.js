@@ -507,6 +507,23 @@ test("an address that cannot be opened stops the client", async () => {
   }
 });
 
+test("what an operator says to everybody is told, and nothing else that comes to no channel of ours", async () => {
+  const { client, server } = setup();
+  const told = [];
+  client.on("announcement", (each) => told.push(each));
+  client.connect();
+  await settled();
+  const say = (data, more = {}) =>
+    server.link.write({ type: "signal", channel: "$all", client: null, event: "announcement", data, ...more });
+  say({ id: "a1", text: "Back at six.", later: "more" });
+  say({ id: "a2", text: "No." }, { event: "other" });
+  say({ id: "a3", text: "No." }, { channel: "room" });
+  for (const wrong of [null, {}, { id: 1, text: "No." }, "No."]) say(wrong);
+  await settled();
+  assert.deepEqual(told, [{ id: "a1", text: "Back at six." }]);
+  assert.equal(client.state.name, "live");
+});
+
 test("every frame can be watched", async () => {
   const { client } = setup();
   const frames = [];

@@ -10,7 +10,7 @@ from seriatim_client.client import Channel, Client, Presence
 from seriatim_client.codes import CLOSES, ERRORS, LOCAL_ERRORS
 from seriatim_client.effects import Recovered
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Member, Ready, Signal
+from seriatim_client.frames import Announcement, Attached, Member, Ready, Signal
 from seriatim_client.line_state import Line, State
 from seriatim_client.messages import HistoryPage, Message, Published, SkippedRange, Snapshot
 from seriatim_client.outbox import OutboxLimits, Unsent
@@ -36,6 +36,7 @@ __all__ = [
     "SkippedRange",
     "Snapshot",
     "Signal",
+    "Announcement",
     "Position",
     "Rewind",
     "Since",

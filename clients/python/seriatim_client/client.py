@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from seriatim_client import frames
 from seriatim_client.addresses import rest_url, socket_url
 from seriatim_client.attachment import ChannelState, Step
 from seriatim_client.backoff import BackoffOptions, Random
@@ -46,7 +47,7 @@ from seriatim_client.effects import (
     Wake,
 )
 from seriatim_client.errors import SeriatimError
-from seriatim_client.frames import Attached, Member, PresenceFrame, Ready, Signal
+from seriatim_client.frames import Announcement, Attached, Member, PresenceFrame, Ready, Signal
 from seriatim_client.http_socket import HttpSocket
 from seriatim_client.line_state import State
 from seriatim_client.messages import Discontinuity, HistoryPage, Load, Message, Published, Snapshot
@@ -135,6 +136,8 @@ class Client:
         """The state of the line changed."""
         self.on_recovered: Callable[[Recovered], object] | None = None
         """The line is live again; what was made good."""
+        self.on_announcement: Callable[[Announcement], object] | None = None
+        """What an operator of the server says to everybody who is connected."""
         self.on_error: Callable[[SeriatimError], object] | None = None
         """What belongs to no call. Without a listener it is logged as a warning."""
 
@@ -321,6 +324,10 @@ class Client:
                 self._tell_waiters()
             case Attached():
                 pass
+            case Signal(channel=frames.EVERYBODY):
+                announcement = frames.announcement_of(notice)
+                if announcement is not None and self.on_announcement is not None:
+                    _call(self.on_announcement, announcement)
             case Signal(channel=name):
                 channel = self._channels.get(name)
                 if channel is not None and channel.on_signal is not None:

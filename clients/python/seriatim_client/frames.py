@@ -165,6 +165,29 @@ class Signal:
     ref: None = None
 
 
+EVERYBODY: Final = "$all"
+"""The channel of what concerns whoever is connected; nobody attaches to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What an operator of the server says to everybody. `id` is the same on every connection."""
+
+    id: str
+    text: str
+
+
+def announcement_of(signal: Signal) -> Announcement | None:
+    """The announcement that a signal of `EVERYBODY` is, if it is one."""
+    data = signal.data
+    if signal.event != "announcement" or not isinstance(data, dict):
+        return None
+    announcement_id, text = data.get("id"), data.get("text")
+    if not isinstance(announcement_id, str) or not isinstance(text, str):
+        return None
+    return Announcement(announcement_id, text)
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A client that is present, however many connections it has."""

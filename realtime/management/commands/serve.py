@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ class Command(BaseCommand):
             running = worker.current()
             if options["siblings"] is not None and running is not None:
                 live.begin()
+                # As from the supervisor, which starts the next one whenever a worker has ended.
+                running.leave_process = partial(os.kill, os.getpid(), signal.SIGTERM)
                 metrics.answer_siblings(options["siblings"], running)
                 self._relaying = running.loop.create_task(relay.listen(options["siblings"], running))
             if ready_fd is not None:

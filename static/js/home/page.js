@@ -4,6 +4,7 @@
 // that each of them received over a connection of its own.
 
 import { Client } from "../../seriatim/index.js";
+import { showAnnouncements } from "../announced.js";
 import { fetchToken, transports } from "../connect.js";
 import { find, pageData, svg, thread } from "../dom.js";
 import { drawLine } from "../line-view.js";
@@ -22,6 +23,7 @@ const tokenUrl = `${demo.dataset.tokenUrl}?${new URLSearchParams({ for: "home", 
 
 const laptop = device("laptop", new Client({ url: "/ws", clientId: data.client, token: () => fetchToken(tokenUrl), ...transports() }));
 const wire = new CutTransport(() => laptop.client.transport);
+showAnnouncements(laptop.client);
 const phone = device("phone", new Client({ url: "/ws", clientId: data.client, token: () => fetchToken(tokenUrl), transports: [wire] }));
 let stored = 0;
 let head = 0;
