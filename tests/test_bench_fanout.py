@@ -96,6 +96,38 @@ def test_cost_of_a_pace_leaves_out_what_runs_anyway() -> None:
     assert report.connection_kb("seriatim", 500) == [22.0]
 
 
+def line_of(aims: str, what: str) -> str:
+    """What was reached."""
+    (line,) = [line for line in aims.splitlines() if what in line]
+    return line.split(" | ")[-1].removesuffix(" |")
+
+
+def test_costs_are_compared_only_where_each_message_was_a_write() -> None:
+    """500 subscribers, 2 µs a delivery at 40 a second, 4 µs at 1, and 0.2 at 200, where nine were joined."""
+    cheap = phase("200", server_cpu_s=0.001_2, reads=111)
+    phases = [phase("1", server_cpu_s=0.005), phase("40", server_cpu_s=0.003)]
+    aims = Report([result("seriatim", 0, *phases, cheap)], TITLES).aims()
+    what = "cost of a delivery to the best pace's"
+    assert line_of(aims, what) == "2.00 at 1, 1.00 at 40, 200 not one a write (9.0 at once)"
+    assert what not in Report([result("seriatim", 0, phases[0], cheap)], TITLES).aims(), "nothing to compare with"
+
+
+def test_what_is_in_question_is_said_beside_every_aim() -> None:
+    def aims(**figures: Any) -> str:
+        ours = [phase(pace, **figures) for pace in ("1", "40", "200", "burst", "200+http")]
+        others = [phase(each["pace"]) for each in ours]
+        return Report([result("nchan", 0, *others), result("seriatim", 0, *ours, commit_p99=10)], TITLES).aims()
+
+    rows = ("live, to nginx", "cost of a delivery", "bursts, to", "REST and admin hammered", "without the commit's")
+    sure, doubtful = aims(), aims(server_core_busy_s=0.5)
+    for row in rows:
+        assert "(!)" not in line_of(sure, row) and "(!)" in line_of(doubtful, row), row
+    joined = aims(reads=500)
+    assert [row for row in rows if row in joined and "(!)" in line_of(joined, row)] == [rows[0]], "costs, not latencies"
+    assert "(!)" not in aims(database_cpu_s=0.1, beside={"history": {"requests": 9, "trouble": ""}}), "told, no doubt"
+    assert "(!)" in line_of(aims(beside={"history": {"requests": 9, "trouble": "500"}}), "hammered")
+
+
 def test_the_picture_is_xml_with_a_bar_for_each_figure() -> None:
     results = [result(system, 0, phase("200"), phase("burst")) for system in TITLES]
     picture = plot.draw(Report(results, TITLES), "A caption & more")

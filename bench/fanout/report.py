@@ -142,7 +142,8 @@ class Report:
     # ------------------------------------------------------------------ aims
 
     def aims(self) -> str:
-        """Seriatim against what it is meant to reach, as far as these results can tell; (!) where a row has marks."""
+        """Seriatim against what it is meant to reach, as far as these results can tell; (!) behind a figure that the
+        marks of its rows put in question."""
         lines = _head("subscribers", "what", "aim", "reached")
         live = [pace for pace in self.paces if pace != "burst" and not pace.endswith("+http")]
         for count in self.counts:
@@ -155,28 +156,48 @@ class Report:
                 )
                 if reached:
                     lines.append(_line(f"{count:,}", f"live, to {self.titles[other]}", f"≥ {aim}", reached))
-            costs = {pace: self.net_us("seriatim", count, pace) for pace in live if pace in SLOW}
-            known = {pace: cost for pace, cost in costs.items() if cost is not None}
-            if len(known) > 1:
-                reached = ", ".join(f"{cost / min(known.values()):.2f} at {pace}" for pace, cost in known.items())
+            if reached := self.costs(count, [pace for pace in live if pace in SLOW]):
                 lines.append(_line(f"{count:,}", "cost of a delivery to the best pace's, idle apart", "≤ 2", reached))
             if bursts := self.ratios("seriatim", "nchan", count, "burst"):
-                lines.append(_line(f"{count:,}", "bursts, to nginx + nchan", "≥ 4", spread(bursts, ".1f")))
+                doubt = self.doubt(("nchan", "seriatim"), count, "burst")
+                lines.append(_line(f"{count:,}", "bursts, to nginx + nchan", "≥ 4", spread(bursts, ".1f") + doubt))
             if cpu := self.connect_ms("seriatim", count):
                 lines.append(_line(f"{count:,}", "connect, token, attach: CPU ms", "≤ 1.0", spread(cpu, ".2f")))
                 kb = spread(self.connection_kb("seriatim", count), ".1f")
                 lines.append(_line(f"{count:,}", "KB an idle connection", "≤ 25", kb))
             if hammered := self.hammered(count, "200"):
                 what = "p99 at 200 a second with REST and admin hammered, to that without"
-                lines.append(_line(f"{count:,}", what, "≤ 3", spread(hammered, ".2f")))
+                doubt = self.doubt(("seriatim",), count, "200", "200+http", cost=False)
+                lines.append(_line(f"{count:,}", what, "≤ 3", spread(hammered, ".2f") + doubt))
             if latency := self.latency(count, "200"):
                 what = "p99 at 200 a second without the commit's, to nchan's p99"
-                lines.append(_line(f"{count:,}", what, "< 2", spread(latency, ".2f")))
+                doubt = self.doubt(("nchan", "seriatim"), count, "200", cost=False)
+                lines.append(_line(f"{count:,}", what, "< 2", spread(latency, ".2f") + doubt))
         return "\n".join(lines)
 
-    def doubt(self, systems: Sequence[str], subscribers: int, pace: str) -> str:
-        """A sign behind a figure that the marks put in question."""
-        return " (!)" if any(marks(self.phases(system, subscribers, pace).values()) for system in systems) else ""
+    def costs(self, subscribers: int, paces: Sequence[str]) -> str:
+        """What a delivery costs at each of these paces, to the cheapest of them. Those at which several messages went
+        in one write are cheap for that reason: they are named, and compared with nothing."""
+        known: dict[str, float] = {}
+        joined: list[str] = []
+        for pace in paces:
+            cost = self.net_us("seriatim", subscribers, pace)
+            at_once = _median(map(_joined, self.phases("seriatim", subscribers, pace).values())) if cost else 0
+            if at_once > JOINED:
+                joined.append(f"{pace} not one a write ({at_once:.1f} at once)")
+            elif cost:
+                known[pace] = cost
+        compared = [
+            f"{cost / min(known.values()):.2f} at {pace}{self.doubt(('seriatim',), subscribers, pace)}"
+            for pace, cost in known.items()
+            if len(known) > 1
+        ]
+        return ", ".join([*compared, *joined]) if compared else ""
+
+    def doubt(self, systems: Sequence[str], subscribers: int, *paces: str, cost: bool = True) -> str:
+        """A sign behind a figure that was made of rows whose marks put it in question; see `doubts`."""
+        rows = [self.phases(system, subscribers, pace) for system in systems for pace in paces]
+        return " (!)" if any(doubts(row.values(), cost=cost) for row in rows if row) else ""
 
     def latency(self, subscribers: int, pace: str) -> list[float]:
         """(p99 − the commit's own p99) / p99 of nchan, round by round."""
@@ -209,7 +230,20 @@ class Report:
 
 
 def marks(phases: Iterable[Phase]) -> list[str]:
-    """What has to be known beside a figure; nothing when all went well."""
+    """What has to be known beside a figure."""
+    found = list(phases)
+    said = doubts(found)
+    if asked := [each for phase in found for each in phase["beside"].values()]:
+        rate = sum(each["requests"] for each in asked) / sum(phase["wall_s"] for phase in found)
+        said.append(f"{rate:,.0f} requests a second besides")
+    if database := sum(phase["database_cpu_s"] for phase in found):
+        said.append(f"database {database / sum(phase['published'] for phase in found) * 1e6:,.0f} µs a message")
+    return said
+
+
+def doubts(phases: Iterable[Phase], *, cost: bool = True) -> list[str]:
+    """What puts a figure in question; nothing when all went well. Messages that go in one write make a delivery cheap;
+    a latency is what it is, so where that is the figure (`cost` False) they are no doubt."""
     found = list(phases)
     said = []
     for name in ("lost", "doubles", "disorder", "errors", "closed"):
@@ -219,7 +253,7 @@ def marks(phases: Iterable[Phase]) -> list[str]:
         said.append(f"pace not held: {unsent / (unsent + sum(phase['published'] for phase in found)):.0%} not sent")
     if _median(_generator_share(phase) for phase in found) > SATURATED:
         said.append("**generator saturated**")
-    if (joined := _median(map(_joined, found))) > JOINED:
+    if (joined := _median(map(_joined, found))) > JOINED and cost:
         said.append(f"not one a write: {joined:.1f} at once")
     others = _median(
         (phase["server_core_busy_s"] - phase["server_cpu_s"]) / phase["generator_wall_s"] for phase in found
@@ -229,11 +263,6 @@ def marks(phases: Iterable[Phase]) -> list[str]:
     asked = [each for phase in found for each in phase["beside"].values()]
     if trouble := [each["trouble"] for each in asked if each["trouble"]]:
         said.append(f"**requests failed: {trouble[0]}**")
-    if asked:
-        rate = sum(each["requests"] for each in asked) / sum(phase["wall_s"] for phase in found)
-        said.append(f"{rate:,.0f} requests a second besides")
-    if database := sum(phase["database_cpu_s"] for phase in found):
-        said.append(f"database {database / sum(phase['published'] for phase in found) * 1e6:,.0f} µs a message")
     return said
 
 
