@@ -12,7 +12,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.contrib.auth.models import User
@@ -159,12 +159,7 @@ def change(user: User, room: Room, changes: dict[str, Any]) -> Room:
     if not told:
         raise Refused("bad_frame", "Nothing is to be changed.", "Send `name` or `topic`.")
     room.save(update_fields=list(told))
-    for field, value in told.items():
-        _note(room, user, "renamed" if field == "name" else "topic", detail=value)
-    _publish(room, "room", {**told, "by": client_id_of(user)})
-    if "name" in told and room.is_private:
-        for member in room.members.all()[:MEMBERS_MOST]:
-            _tell(member, "renamed", room)
+    _tell_of_change(room, user, told)
     return room
 
 
@@ -216,11 +211,7 @@ def remove(user: User, room: Room, client: object) -> None:
     _require_above(user, room, person)
     if role_of(person, room) is None:
         raise Refused("not_found", "This person is not a member of the room.", "Look at its members.")
-    _take_out(room, person)
-    about, by = client_id_of(person), client_id_of(user)
-    _note(room, user, "removed", about)
-    _publish(room, "member", {"action": "removed", "client": about, "by": by})
-    _tell(person, "removed", room)
+    _expel(room, person, user)
 
 
 @transaction.atomic
@@ -239,11 +230,7 @@ def set_role(user: User, room: Room, client: object, role: object) -> None:
         return
     if membership.role == "owner" and room.memberships.filter(role="owner").count() == 1:
         raise Refused("conflict", "A room needs an owner.", "Make somebody else an owner first.")
-    membership.role = role
-    membership.save(update_fields=["role"])
-    _note(room, user, "role", client_id_of(person), role)
-    by = client_id_of(user)
-    _publish(room, "member", {"action": "role", "client": client_id_of(person), "by": by, "role": role})
+    _give_role(membership, str(role), user)
 
 
 # ---------------------------------------------------------------- moderation
@@ -257,12 +244,7 @@ def mute(user: User, room: Room, client: object, minutes: object) -> int:
         raise Refused("bad_frame", "`minutes` is out of bounds.", f"Send 1 to {MUTE_MINUTES_MOST}.")
     person = person_called(client)
     _require_above(user, room, person)
-    until = timezone.now() + timedelta(minutes=minutes)
-    Mute.objects.update_or_create(room=room, user=person, defaults={"until": until})
-    until_ms, about = int(until.timestamp() * 1000), client_id_of(person)
-    _note(room, user, "muted", about, f"{minutes} minutes")
-    _publish(room, "member", {"action": "muted", "client": about, "by": client_id_of(user), "until": until_ms})
-    return until_ms
+    return _silence(room, person, timezone.now() + timedelta(minutes=minutes), f"{minutes} minutes", user)
 
 
 @transaction.atomic
@@ -272,13 +254,8 @@ def unmute(user: User, room: Room, client: object) -> None:
     person = person_called(client)
     _require_above(user, room, person)
     muted = Mute.objects.filter(room=room, user=person).first()
-    if muted is None:
-        return
-    # By the instance, whose signal tells the platform.
-    muted.delete()
-    about = client_id_of(person)
-    _note(room, user, "unmuted", about)
-    _publish(room, "member", {"action": "unmuted", "client": about, "by": client_id_of(user)})
+    if muted is not None:
+        _unmute(muted, user)
 
 
 @transaction.atomic
@@ -312,6 +289,54 @@ def _author(room: Room, serial: int) -> str | None:
     rows = read_messages(state.channel_id, serial - 1, serial, max_messages=1, max_bytes=1)
     envelope = json.loads(rows[0][1]) if rows else {}
     return cast("str | None", envelope.get("client")) if envelope.get("event") == "message" else None
+
+
+# ---------------------------------------------------------------- the operator's desk
+
+
+class Desk:
+    """What an operator does to a room: asked by no role, and otherwise the same steps, in the caller's transaction."""
+
+    def __init__(self, by: User, room: Room) -> None:
+        self._by, self._room = by, room
+
+    def lock(self) -> None:
+        """Before the members are judged."""
+        _lock(self._room)
+
+    def created(self) -> None:
+        _note(self._room, self._by, "created")
+
+    def changed(self, fields: Iterable[str]) -> None:
+        """Name, topic or kind are saved already."""
+        told = {field: getattr(self._room, field) for field in ("name", "topic", "kind") if field in fields}
+        if told:
+            _tell_of_change(self._room, self._by, told)
+
+    def admit(self, person: User, role: str) -> None:
+        _add(self._room, person, self._by)
+        membership = Membership.objects.get(room=self._room, user=person)
+        if membership.role != role:
+            _give_role(membership, role, self._by)
+
+    def give_role(self, membership: Membership, role: str) -> None:
+        _give_role(membership, role, self._by)
+
+    def expel(self, person: User) -> None:
+        _expel(self._room, person, self._by)
+
+    def mute(self, person: User, until: datetime) -> None:
+        _silence(self._room, person, until, f"until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC", self._by)
+
+    def unmute(self, muted: Mute) -> None:
+        _unmute(muted, self._by)
+
+    def close(self) -> None:
+        """The room goes, with all that is kept about it."""
+        members = list(self._room.members.all()[:MEMBERS_MOST])
+        self._room.delete()
+        for member in members:
+            _tell(member, "removed", self._room)
 
 
 # ---------------------------------------------------------------- the steps
@@ -349,6 +374,47 @@ def _add(room: Room, person: User, by: User) -> None:
         _note(room, by, "invited", about)
         _publish(room, "member", {"action": "invited", "client": about, "by": client_id_of(by)})
         _tell(person, "invited", room)
+
+
+def _expel(room: Room, person: User, by: User) -> None:
+    _take_out(room, person)
+    about = client_id_of(person)
+    _note(room, by, "removed", about)
+    _publish(room, "member", {"action": "removed", "client": about, "by": client_id_of(by)})
+    _tell(person, "removed", room)
+
+
+def _give_role(membership: Membership, role: str, by: User) -> None:
+    room, about = membership.room, client_id_of(membership.user)
+    membership.role = role
+    membership.save(update_fields=["role"])
+    _note(room, by, "role", about, role)
+    _publish(room, "member", {"action": "role", "client": about, "by": client_id_of(by), "role": role})
+
+
+def _silence(room: Room, person: User, until: datetime, words: str, by: User) -> int:
+    Mute.objects.update_or_create(room=room, user=person, defaults={"until": until})
+    until_ms, about = int(until.timestamp() * 1000), client_id_of(person)
+    _note(room, by, "muted", about, words)
+    _publish(room, "member", {"action": "muted", "client": about, "by": client_id_of(by), "until": until_ms})
+    return until_ms
+
+
+def _unmute(muted: Mute, by: User) -> None:
+    # By the instance, whose signal tells the platform.
+    muted.delete()
+    about = client_id_of(muted.user)
+    _note(muted.room, by, "unmuted", about)
+    _publish(muted.room, "member", {"action": "unmuted", "client": about, "by": client_id_of(by)})
+
+
+def _tell_of_change(room: Room, by: User, told: dict[str, Any]) -> None:
+    for field, value in told.items():
+        _note(room, by, "renamed" if field == "name" else field, detail=value)
+    _publish(room, "room", {**told, "by": client_id_of(by)})
+    if "kind" in told or ("name" in told and room.is_private):
+        for member in room.members.all()[:MEMBERS_MOST]:
+            _tell(member, "renamed", room)
 
 
 def _take_out(room: Room, person: User) -> None:

@@ -115,6 +115,7 @@ export function noticeText({ event, data }, nameOf) {
   if (event === "room") {
     const what = [
       ...(typeof data.name === "string" ? [`named the room ${data.name}`] : []),
+      ...(typeof data.kind === "string" ? [`made the room ${data.kind}`] : []),
       ...(typeof data.topic === "string" ? [data.topic === "" ? "removed the topic" : `set the topic: ${data.topic}`] : []),
     ];
     return `${nameOf(data.by)} ${what.join(" and ") || "changed the room"}.`;
