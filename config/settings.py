@@ -195,6 +195,8 @@ UNFOLD = {
     "SITE_ICON": lambda request: static("img/mark.svg"),
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
     "DASHBOARD_CALLBACK": "realtime.admin.front",
+    "STYLES": [lambda request: static("realtime/desk.css")],
+    "SCRIPTS": [lambda request: static("realtime/desk.js")],
     "COLORS": {
         "primary": {
             "50": "#eef2fe",
