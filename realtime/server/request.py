@@ -20,6 +20,7 @@ from realtime.delivery.admission import FIRST_S
 from realtime.load import Refusal
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
+from realtime.server import hixie
 
 CUT = "seriatim.cut"
 """Name of the extension of HTTP scopes whose value drops the connection, whatever waits for the client."""
@@ -101,6 +102,8 @@ class SeriatimRequest(WebRequest):
             if worker.current() is None:
                 self._refuse(Refusal("draining", FIRST_S))
                 return None
+        if self._asks_for_an_old_socket():
+            return self._process_old_socket()
         if not self._asks_for_our_socket():
             return super().process()
         running = worker.ensure()
@@ -123,6 +126,25 @@ class SeriatimRequest(WebRequest):
             # There is none: the request was malformed, and has its answer.
             factory.place = None
             found.leave()
+        return result
+
+    def _asks_for_an_old_socket(self) -> bool:
+        """Of the draft before RFC 6455. Where it is not served, Autobahn refuses it."""
+        headers = self.requestHeaders
+        is_upgrade = headers.getRawHeaders(b"upgrade", (b"",))[0].lower() == b"websocket"
+        path = self.path.decode("latin1")
+        return is_upgrade and hixie.is_asked_for(headers) and _is_sockjs(path) and not self._asks_for_our_socket()
+
+    def _process_old_socket(self) -> Any:
+        factory = self.server.ws_factory
+        channel = self.channel
+        factory.instead = socket = hixie.OldSocket(self)
+        result = super().process()
+        factory.instead = None
+        if socket.transport is not None:
+            # What came with the head is not the next request.
+            channel.rawDataReceived = socket.dataReceived
+            self._leave_to_the_protocol(channel)
         return result
 
     # ------------------------------------------------------------------ flow control

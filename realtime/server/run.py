@@ -109,6 +109,15 @@ class SeriatimServer(Server):
             return protocol
 
         self.http_factory.buildProtocol = build_protocol
+        build_socket = self.ws_factory.buildProtocol
+
+        def build_socket_protocol(address: Any) -> Any:
+            instead, self.ws_factory.instead = self.ws_factory.instead, None
+            return build_socket(address) if instead is None else instead
+
+        self.ws_factory.buildProtocol = build_socket_protocol
+        self.ws_factory.instead = None
+        """The protocol of a request that asks for another than Autobahn's."""
         self.ws_factory.place = None
         self.ws_factory.setProtocolOptions(
             # Given again, since setProtocolOptions sets it back.

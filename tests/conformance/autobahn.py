@@ -105,6 +105,11 @@ class Suite:
         self._python("-c", START, "-m", "fuzzingclient", "-s", str(plan), timeout_s=timeout_s, **found)
         return list(_groups(json.loads((report / "index.json").read_text())["seriatim"]))
 
+    def script(self, path: Path, timeout_s: float, **variables: str) -> str:
+        """Runs another suite's program, which finds here what it imports, and returns what it wrote."""
+        self._python(str(path), timeout_s=timeout_s, PYTHONPATH=str(self._site), **variables)
+        return (self._folder / "log").read_text(errors="replace")
+
     # ------------------------------------------------------------------ fetching
 
     def _unpack_python(self) -> None:

@@ -141,10 +141,9 @@ def sockjs_socket(server: Site, session: str) -> socket.socket:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     peer.settimeout(PATIENCE_S)
     peer.connect(("127.0.0.1", server.port))
-    peer.sendall(
-        f"GET /sockjs/000/{session}/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n".encode()
-    )
+    head = f"GET /sockjs/000/{session}/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    head += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n"
+    peer.sendall(head.encode())
     recv_until(peer, b"\x01o")
     peer.sendall(sockjs_bytes({"type": "auth", "token": token(server)}))
     return peer
@@ -183,6 +182,61 @@ def test_a_sockjs_websocket_that_asks_and_does_not_read_is_not_read_from(server:
             for _ in range(1000):
                 asking.sendall(pings)
     assert publish(server, "after", 1)
+
+
+def old_handshake(
+    server: Site, path: str, nonce: bytes = b"", *, origin: str = "http://localhost", key: str = "12998 5 Y3 1  .P00"
+) -> socket.socket:
+    """What a browser before RFC 6455 sends (the draft hixie-76)."""
+    peer = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+    head = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nOrigin: {origin}\r\n"
+    )
+    head += f"Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: {key}\r\n\r\n"
+    peer.sendall(head.encode() + nonce)
+    return peer
+
+
+NONCE, ANSWER = b"a" * 8, bytes.fromhex("ca3400d8a50847972cd5715ababf437b")
+
+
+def test_sockjs_speaks_the_draft_before_rfc_6455(server: Site) -> None:
+    frame = b"\x00%s\xff" % json.dumps([json.dumps({"type": "auth", "token": token(server)})]).encode()
+    with old_handshake(server, "/sockjs/000/old-fashioned/websocket") as old:
+        # A proxy may hold the last bytes back until it sees the head of the answer.
+        head = recv_until(old, b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ") and head.endswith(b"\r\n\r\n")
+        assert b"Sec-WebSocket-Origin: http://localhost\r\n" in head
+        assert b"Sec-WebSocket-Location: ws://localhost/sockjs/000/old-fashioned/websocket\r\n" in head
+        old.sendall(NONCE)
+        assert recv_until(old, b"\x00o\xff") == ANSWER + b"\x00o\xff"
+        old.sendall(frame[:9])
+        old.sendall(frame[9:])
+        assert recv_until(old, b"\xff").startswith(b'\x00a["{\\"type\\":\\"ready')
+        old.sendall(b"\xff\x00")
+        assert old.recv(100) == b"\xff\x00"
+        assert old.recv(100) == b""
+    with old_handshake(server, "/sockjs/000/old-fashioned/websocket", NONCE + frame) as hasty:
+        assert ANSWER + b"\x00o\xff" in recv_until(hasty, b"ready")
+
+
+def test_the_draft_is_refused_like_any_other_handshake(server: Site) -> None:
+    for status, path, given in (
+        (b"403", "/sockjs/000/old/websocket", {"origin": "https://foe.example"}),
+        (b"400", "/sockjs/000/old/websocket", {"key": "12"}),
+        (b"404", "/sockjs/nothing/websocket", {}),
+        (b"400", "/ws", {}),
+    ):
+        with old_handshake(server, path, NONCE, **given) as refused:
+            assert refused.recv(100).startswith(b"HTTP/1.1 " + status), path
+    for sent in (b"\x00" + b"x" * 2_000_000, b"\x00\xfe\xff", b"\x80\x01x", b"\x01x\xff"):
+        with old_handshake(server, "/sockjs/websocket", NONCE) as bad:
+            recv_until(bad, ANSWER)
+            with pytest.raises(OSError):
+                bad.sendall(sent)
+                while bad.recv(100):
+                    pass
+                raise ConnectionError("closed in order")
 
 
 def recv_until(peer: socket.socket, text: bytes) -> bytes:
