@@ -210,6 +210,7 @@ def test_the_front_page_is_readable_in_the_dark_and_on_a_phone(site: ServerProce
         ".desk-card", "card => [getComputedStyle(card).backgroundColor, getComputedStyle(card).color]"
     )
     assert colors[0] == "rgb(26, 26, 24)" and colors[1] == "rgb(237, 235, 228)"
+    assert page.locator(".desk-chart, .desk-nothing").count() >= 1, "a line, or why there is none"
     page.set_viewport_size({"width": 360, "height": 800})
     shot(page, "front-phone")
     assert page.evaluate("document.documentElement.scrollWidth <= 360"), "nothing scrolls sideways"
