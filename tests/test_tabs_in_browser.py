@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import eventually
 from tests.pages import LONG_S, Person
 from tests.servers import Site
 
@@ -39,6 +40,14 @@ def test_twenty_tabs_are_live_and_pages_load(site: Site, browser: Browser, trans
         for tab in tabs:
             wait_until_live(tab)
         assert ana.page.evaluate(PLACES) == 3
+        # Each says which one carries it: three have a lasting request, the others ask again and again.
+        word = {"streaming": "Streaming", "sse": "SSE"}[transport]
+        eventually(
+            lambda: sorted(tab.locator("[data-line-chip] .via").inner_text().split(" ")[0] for tab in tabs)
+            == sorted([word] * 3 + ["Polling"] * (TABS - 3)),
+            LONG_S,
+            what="every chip names what carries its tab",
+        )
         bo.enter("stage-crew")
         for text in (f"first, by {transport}", f"second, by {transport}"):
             bo.say(text)

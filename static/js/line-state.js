@@ -67,18 +67,22 @@ function banner(parts) {
 }
 
 /** @type {Readonly<Record<string, string>>} */
-const WORDS = { websocket: "WebSocket", streaming: "Streaming", sse: "SSE", polling: "Polling" };
+const WORDS = { websocket: "WebSocket", streaming: "Streaming", sse: "SSE", polling: "Polling", "short polling": "Polling" };
 
 /** The name of a transport, as people read it. @param {string} name */
 export function transportWord(name) {
+  if (name in WORDS) return WORDS[name];
   const [library, within] = name.split(" ");
   if (library === "sockjs") return within === undefined ? "SockJS" : `SockJS by ${within}`;
-  return WORDS[name] ?? name;
+  return name;
 }
 
 /** What it means that something else than a WebSocket carries the line. @param {string} name */
 function fallbackSentence(name) {
   if (name === "websocket" || name.startsWith("sockjs")) return "";
+  if (name === "short polling") {
+    return " Other tabs of this browser have its lasting requests, so this one asks anew every 2 s: the same messages, a little later.";
+  }
   return ` WebSockets do not get through here, so ${transportWord(name)} is used: the same messages, a little later.`;
 }
 

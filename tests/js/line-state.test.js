@@ -85,3 +85,10 @@ test("a quick try to connect does not push Offline away", () => {
   const live = state("live");
   assert.equal(stateToShow({ shown: offline, state: live, enteredAt: at, now: at }).state, live);
 });
+
+test("a tab without a place for a lasting request says how it reads, and why", () => {
+  const view = describe(state("live"), { transport: "short polling", latencyMs: 400 });
+  assert.deepEqual(said(view), ["Live · Polling · 400 ms", null]);
+  assert.match(view.sentence, /Other tabs of this browser have its lasting requests, so this one asks anew every 2 s/);
+  assert.match(describe(state("live"), { transport: "polling" }).sentence, /WebSockets do not get through here, so Polling is used/);
+});

@@ -231,9 +231,12 @@ export class Client {
     return this.#ready;
   }
 
-  /** The name of the transport of the current connection, or of the last one: "websocket" or another. */
+  /**
+   * The name of the transport of the current connection, or of the last one: "websocket" or another; "short polling" in a
+   * tab that has no place for a lasting request.
+   */
   get transport() {
-    return this.#transport.name;
+    return this.#connection?.transport ?? this.#transport.name;
   }
 
   /** How many messages all channels together have still to process. */

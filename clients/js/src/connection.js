@@ -156,6 +156,11 @@ export class Connection {
     this.#link.close(code, reason);
   }
 
+  /** What carries it, where that is not what its transport is called. */
+  get transport() {
+    return this.#link.transport ?? null;
+  }
+
   /** @param {string} text */
   #write(text) {
     this.#link.send(text);

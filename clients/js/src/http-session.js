@@ -47,6 +47,7 @@ import { strongRandom } from "./ids.js";
  * @property {(frames: string[], token: string | null, reader: string) => Promise<string[]>} post Gives the answers in
  *   order; rejects with a Failure.
  * @property {() => void} [close] The session is over.
+ * @property {string | null} [transport] What it reads by now, where that is not what its transport is called.
  */
 
 /**
@@ -122,6 +123,10 @@ export class HttpSession {
     this.#token = bearer === undefined ? null : bearer.slice("seriatim.bearer.".length);
     this.#restartTimer = new Timer(clock, () => this.#read());
     this.#read();
+  }
+
+  get transport() {
+    return this.#carrier.transport ?? null;
   }
 
   /** @param {string} text */

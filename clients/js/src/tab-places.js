@@ -94,6 +94,7 @@ export class PlacedCarrier {
   #short;
   #places;
   #clock;
+  #isShort = false;
   #release = () => this.#places.release();
 
   /**
@@ -111,9 +112,14 @@ export class PlacedCarrier {
     globalThis.addEventListener?.("pagehide", this.#release);
   }
 
+  get transport() {
+    return this.#isShort ? "short polling" : null;
+  }
+
   /** @param {Wanted[]} wanted @param {string | null} token @param {Reading} reading */
   read(wanted, token, reading) {
     const hasPlace = this.#places.take();
+    this.#isShort = !hasPlace;
     const request = (hasPlace ? this.#lasting : this.#short).read(wanted, token, reading);
     /** @type {unknown} */
     let timer = null;

@@ -15,6 +15,7 @@
  * @typedef {object} TransportLink
  * @property {(text: string) => void} send
  * @property {(code?: number, reason?: string) => void} close
+ * @property {string | null} [transport] What carries it now, where that is not what the transport is called.
  */
 
 /**

@@ -95,10 +95,12 @@ test("a carrier reads by short polls without a place, and anew when that changes
   read();
   await it.clock.advance(10 * SHORT_PAUSE_MS);
   assert.deepEqual(begun, ["short"]);
+  assert.equal(placed.transport, "short polling");
   it.tabs[0].release();
   await it.clock.advance(SHORT_PAUSE_MS);
   assert.deepEqual(begun, ["short", "lasting"]);
   assert.deepEqual([...open], ["lasting"]);
+  assert.equal(placed.transport, null);
   await it.clock.advance(30_000);
   it.storage.setItem("seriatim.place.chat.example.0", JSON.stringify({ owner: "x", until: it.clock.now() + 80_000 }));
   await it.clock.advance(10_000);
