@@ -388,7 +388,8 @@ export class Outbox {
   /** @param {StoredMessage[]} stored */
   #restore(stored) {
     const known = new Set(this.#all().map((item) => item.order));
-    for (const message of stored) {
+    // A storage gives its rows in an order of its own; a page draws them as it is told of them.
+    for (const message of [...stored].sort((a, b) => (a.order < b.order ? -1 : 1))) {
       if (known.has(message.order)) continue;
       let item;
       try {

@@ -281,11 +281,18 @@ test("unsent messages survive a reload with their ids and their order", async ()
   await settled();
   assert.equal(store.length, 3);
 
+  // A browser keeps the rows of its storage in whatever order it likes.
+  store.map = new Map([...store.map].reverse());
   const after = setup({ seed: 2, storage: new LocalOutboxStorage(store), clientId: "ana" });
+  /** @type {string[]} */
+  const drawn = [];
+  after.client.on("outbox", (entry) => drawn.push(entry.id));
   await settled();
+  const ids = sendings.map((sending) => sending.id);
+  assert.deepEqual(drawn, ids, "a page is told of them as they were queued");
   assert.deepEqual(
     after.client.outbox.entries.map((entry) => entry.id),
-    sendings.map((sending) => sending.id),
+    ids,
   );
   after.client
     .channel(NAME)
