@@ -23,7 +23,8 @@ from django.db import InterfaceError, OperationalError
 from realtime import closings, elsewhere
 from realtime.delivery.capability import OPERATIONS
 from realtime.elsewhere import after_commit
-from realtime.namespaces import Rules, drop_broken_connections, rules_for
+from realtime.mirror import drop_broken_connections
+from realtime.namespaces import Rules, rules_for
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
 from realtime.tokens import ANONYMOUS, Identity

@@ -7,43 +7,25 @@ which reads them again when it hears of a change, and every second. docs/how-to/
 
 from __future__ import annotations
 
-import logging
-import math
-import threading
-import time
-from collections.abc import Callable
 from typing import Final
 
-from django.db import Error, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
+from realtime.mirror import Mirror
 from realtime.models import Channel
-from realtime.namespaces import read_again_if_broken
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
 
-__all__ = ["close", "closed", "is_closed", "load", "on_change", "on_stale", "open_again", "refresh", "stale"]
-
-logger = logging.getLogger("realtime.closings")
-
-FRESH_S: Final = 1.0
-REFRESHER_GONE_S: Final = 5.0
-
-_names: frozenset[str] = frozenset()
-_read_at = -math.inf
-_refreshed_at = -math.inf
-_loading = threading.Lock()
-_listeners: list[Callable[[frozenset[str]], None]] = []
-_stale_listeners: list[Callable[[], None]] = []
+__all__ = ["close", "closed", "is_closed", "mirror", "open_again"]
 
 
 def is_closed(channel: ChannelName) -> bool:
     """Safe on an event loop."""
-    _freshen()
-    return channel in _names
+    return channel in mirror.current()
 
 
 def closed(channel: ChannelName) -> ProtocolError:
@@ -74,66 +56,15 @@ def _set(channel: ChannelName, *, to_closed: bool) -> bool:
             if not rows.exists():
                 raise ProtocolError("not_found", "There is no channel of this name.", channel=channel)
             return False
-        after_commit(stale, using=alias)
+        after_commit(mirror.stale, using=alias)
         elsewhere.tell("closings", {}, using=alias)
     return True
 
 
-def _freshen() -> None:
-    now = time.monotonic()
-    if now - _refreshed_at < REFRESHER_GONE_S or now - _read_at < FRESH_S or elsewhere.on_event_loop():
-        return
-    if _loading.acquire(blocking=_read_at == -math.inf):
-        try:
-            load()
-        except Error as error:
-            logger.warning("Closed channels cannot be read, the old ones go on: %s", error)
-        finally:
-            _loading.release()
-
-
-def load() -> None:
-    """Reads all names. For threads; a worker calls it before it serves."""
-    global _names, _read_at
-    read_at = time.monotonic()
+def _read() -> frozenset[str]:
     rows = Channel.objects.using(settings.DATABASE).filter(closed__isnull=False)
-    names = frozenset(read_again_if_broken(lambda: list(rows.order_by().values_list("name", flat=True))))
-    _read_at = read_at
-    changed, _names = names ^ _names, names
-    if changed:
-        for listener in list(_listeners):
-            listener(changed)
+    return frozenset(rows.order_by().values_list("name", flat=True))
 
 
-def refresh() -> None:
-    """`load` for a worker's reader thread, every second."""
-    global _refreshed_at
-    load()
-    _refreshed_at = time.monotonic()
-
-
-def on_change(listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-    """Call `listener(names)` after a reading that found these closed or open, and not as before, in the thread that
-    read; returns what stops it."""
-    _listeners.append(listener)
-    return lambda: _listeners.remove(listener) if listener in _listeners else None
-
-
-def on_stale(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` when channels were closed or opened, here or elsewhere, so that somebody reads them."""
-    _stale_listeners.append(listener)
-    return lambda: _stale_listeners.remove(listener) if listener in _stale_listeners else None
-
-
-def stale() -> None:
-    """The names in memory are old: also when another process said so. Any thread; reads nothing."""
-    global _read_at, _refreshed_at
-    _read_at = _refreshed_at = -math.inf
-    for listener in list(_stale_listeners):
-        listener()
-
-
-def reset() -> None:
-    """Forget everything (tests)."""
-    global _names, _read_at, _refreshed_at
-    _names, _read_at, _refreshed_at = frozenset(), -math.inf, -math.inf
+mirror: Final = Mirror("Closed channels", _read, frozenset[str]())
+"""The names of all of them."""

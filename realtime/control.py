@@ -365,15 +365,15 @@ elsewhere.carrier = broadcast
 
 def _revoked(data: Mapping[str, object] | None) -> None:
     if data is None:
-        revocations.missed()
+        revocations.mirror.stale()
     else:
         revocations.heard(data)
 
 
-on("limits", lambda data: limits.stale())
-on("closings", lambda data: closings.stale())
-on("signing_keys", lambda data: signing.stale())
+on("limits", lambda data: limits.mirror.stale())
+on("closings", lambda data: closings.mirror.stale())
+on("signing_keys", lambda data: signing.mirror.stale())
 on("revocation", _revoked)
 on("reauthorize", _rights_changed)
 on("session_end", _session_ended)
-on("namespaces", lambda data: namespaces.changed_here())
+on("namespaces", lambda data: namespaces.mirror.stale())

@@ -8,22 +8,16 @@ sizes), connections (connections, attachments), presence (members), tokens (life
 
 from __future__ import annotations
 
-import logging
-import math
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from django.db import Error
 from django.db.models.signals import post_delete, post_save
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
+from realtime.mirror import Mirror
 from realtime.models import Limit
-from realtime.namespaces import read_again_if_broken
 from realtime.protocol.names import ChannelName, namespace_of
 
 __all__ = [
@@ -32,19 +26,10 @@ __all__ = [
     "Rate",
     "connections_per_address",
     "connections_per_worker",
-    "load",
+    "mirror",
     "of",
     "of_channel",
-    "on_change",
-    "on_stale",
-    "refresh",
-    "stale",
 ]
-
-logger = logging.getLogger("realtime.limits")
-
-FRESH_S: Final = 1.0
-REFRESHER_GONE_S: Final = 5.0
 
 REMEMBERED_MOST: Final = 20_000
 """Answers of `of` that are remembered until something changes."""
@@ -111,69 +96,67 @@ _COLUMNS: Final = tuple(_Row.__slots__)
 _NONE: Final = Limits()
 _NO_CHANNEL_LIMITS: Final = ChannelLimits()
 
-_rows: dict[tuple[str, str], _Row] = {}
-_answers: dict[tuple[str, str | None, str | None], Limits] = {}
-_channel_answers: dict[ChannelName, ChannelLimits] = {}
-_read_at = -math.inf
-_refreshed_at = -math.inf
-_loading = threading.Lock()
-_listeners: list[Callable[[], None]] = []
-_stale_listeners: list[Callable[[], None]] = []
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """All rows, and what was made of them for those who asked."""
+
+    rows: dict[tuple[str, str], _Row] = field(default_factory=dict)
+    answers: dict[tuple[str, str | None, str | None], Limits] = field(default_factory=dict, compare=False)
+    channel_answers: dict[ChannelName, ChannelLimits] = field(default_factory=dict, compare=False)
 
 
 def of(client: str, key_id: str | None = None, namespace: str | None = None) -> Limits:
     """What holds for a client whose token was issued with this API key, in this namespace. Safe on an event loop."""
-    _freshen()
-    if not _rows:
+    table = mirror.current()
+    if not table.rows:
         return _NONE
     asked = (client, key_id, namespace)
-    found = _answers.get(asked)
+    found = table.answers.get(asked)
     if found is None:
-        found = _found(client, key_id, namespace)
-        if len(_answers) >= REMEMBERED_MOST:
-            _answers.clear()
-        _answers[asked] = found
+        found = _found(table, client, key_id, namespace)
+        if len(table.answers) >= REMEMBERED_MOST:
+            table.answers.clear()
+        table.answers[asked] = found
     return found
 
 
 def of_channel(channel: ChannelName) -> ChannelLimits:
     """What holds for a channel, by the rows for everybody, its namespace and itself. Safe on an event loop."""
-    _freshen()
-    if not _rows:
+    table = mirror.current()
+    if not table.rows:
         return _NO_CHANNEL_LIMITS
-    found = _channel_answers.get(channel)
+    found = table.channel_answers.get(channel)
     if found is None:
         places = (("global", ""), ("namespace", namespace_of(channel)), ("channel", channel))
-        rows = [row for place in places if (row := _rows.get(place)) is not None]
+        rows = [row for place in places if (row := table.rows.get(place)) is not None]
         found = ChannelLimits(
             messages_per_s=_strictest(row.channel_rate for row in rows),
             bytes_per_s=_strictest(row.channel_bytes for row in rows),
             message_bytes=_strictest(row.message_bytes for row in rows),
             members=_strictest(row.members for row in rows),
         )
-        if len(_channel_answers) >= REMEMBERED_MOST:
-            _channel_answers.clear()
-        _channel_answers[channel] = found
+        if len(table.channel_answers) >= REMEMBERED_MOST:
+            table.channel_answers.clear()
+        table.channel_answers[channel] = found
     return found
 
 
 def connections_per_address() -> int | None:
     """How many connections one address may have to a worker, by the row for everybody."""
-    _freshen()
-    row = _rows.get(("global", ""))
+    row = mirror.current().rows.get(("global", ""))
     return None if row is None else row.connections_per_address
 
 
 def connections_per_worker() -> int | None:
     """How many connections a worker may have, by the row for everybody."""
-    _freshen()
-    row = _rows.get(("global", ""))
+    row = mirror.current().rows.get(("global", ""))
     return None if row is None else row.connections_per_worker
 
 
-def _found(client: str, key_id: str | None, namespace: str | None) -> Limits:
+def _found(table: _Table, client: str, key_id: str | None, namespace: str | None) -> Limits:
     places = (("global", ""), ("namespace", namespace), ("key", key_id), ("client", client))
-    rows = [row for scope, name in places if name is not None and (row := _rows.get((scope, name))) is not None]
+    rows = [row for scope, name in places if name is not None and (row := table.rows.get((scope, name))) is not None]
     return Limits(
         rates=tuple(
             Rate(row.scope, row.name, row.publish_rate, row.publish_bytes)
@@ -192,75 +175,17 @@ def _strictest(values: object) -> int | None:
     return min((value for value in values if value is not None), default=None)  # type: ignore[attr-defined]
 
 
-def _freshen() -> None:
-    now = time.monotonic()
-    if now - _refreshed_at < REFRESHER_GONE_S or now - _read_at < FRESH_S or elsewhere.on_event_loop():
-        return
-    if _loading.acquire(blocking=_read_at == -math.inf):
-        try:
-            load()
-        except Error as error:
-            logger.warning("Limits cannot be read, the old ones go on: %s", error)
-        finally:
-            _loading.release()
+def _read() -> _Table:
+    rows = Limit.objects.using(settings.DATABASE).values(*_COLUMNS)
+    return _Table({(row["scope"], row["name"]): _Row(**row) for row in rows})
 
 
-def load() -> None:
-    """Reads all rows. For threads; a worker calls it before it serves."""
-    global _rows, _answers, _channel_answers, _read_at
-    read_at = time.monotonic()
-    rows = read_again_if_broken(lambda: list(Limit.objects.using(settings.DATABASE).values(*_COLUMNS)))
-    _read_at = read_at
-    found = {(row["scope"], row["name"]): _Row(**row) for row in rows}
-    if found != _rows:
-        _rows, _answers, _channel_answers = found, {}, {}
-        for listener in list(_listeners):
-            listener()
-
-
-def refresh() -> None:
-    """`load` for a worker's reader thread, every second."""
-    global _refreshed_at
-    load()
-    _refreshed_at = time.monotonic()
-
-
-def on_change(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` after a reading that found other limits, in the thread that read; returns what stops it."""
-    return _listen(_listeners, listener)
-
-
-def on_stale(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` when limits were changed, here or elsewhere, so that somebody reads them."""
-    return _listen(_stale_listeners, listener)
-
-
-def _listen(listeners: list[Callable[[], None]], listener: Callable[[], None]) -> Callable[[], None]:
-    listeners.append(listener)
-
-    def stop() -> None:
-        if listener in listeners:
-            listeners.remove(listener)
-
-    return stop
-
-
-def stale() -> None:
-    """The limits in memory are old: also when another process said so. Any thread; reads nothing."""
-    global _read_at, _refreshed_at
-    _read_at = _refreshed_at = -math.inf
-    for listener in list(_stale_listeners):
-        listener()
-
-
-def reset() -> None:
-    """Forget everything (tests)."""
-    global _rows, _answers, _channel_answers, _read_at, _refreshed_at
-    _rows, _answers, _channel_answers, _read_at, _refreshed_at = {}, {}, {}, -math.inf, -math.inf
+mirror: Final = Mirror("Limits", _read, _Table())
+"""All rows."""
 
 
 def _on_saved(*, using: str = "", raw: bool = False, **_: object) -> None:
-    after_commit(stale, using=using or None)
+    after_commit(mirror.stale, using=using or None)
     if not raw:
         elsewhere.tell("limits", {}, using=using or None)
 

@@ -8,39 +8,28 @@ asked by the worker (`on_change`). Rows that say nothing any more are pruned. do
 
 from __future__ import annotations
 
-import logging
-import math
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
-from django.db import Error, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
+from realtime.mirror import Mirror
 from realtime.models import Revocation
-from realtime.namespaces import read_again_if_broken
 
-__all__ = ["Kind", "block", "heard", "is_blocked", "is_revoked", "load", "on_change", "refresh", "revoke", "unblock"]
-
-logger = logging.getLogger("realtime.revocations")
+__all__ = ["Kind", "block", "heard", "is_blocked", "is_revoked", "lift", "mirror", "prune", "revoke", "unblock"]
 
 Kind = Literal["jti", "client", "key", "block"]
-
-FRESH_S: Final = 1.0
-"""In a process without a worker: how old what is in memory may be."""
 
 REFRESH_EVERY_S: Final = 15.0
 """How often a worker reads all rows, whatever it heard."""
 
 REFRESHER_GONE_S: Final = 60.0
 """While a worker reads, requests leave it to him; if it stops they take over."""
-
-PRUNE_EVERY_S: Final = 600.0
 
 
 class Entry(NamedTuple):
@@ -52,15 +41,6 @@ class Entry(NamedTuple):
 
 _Table = dict[tuple[str, str], Entry]
 
-_table: _Table = {}
-_read_at = -math.inf
-_refreshed_at = -math.inf
-_pruned_at = -math.inf
-_changes = 0
-_lock = threading.Lock()
-_loading = threading.Lock()
-_listeners: list[Callable[[], None]] = []
-
 
 # ---------------------------------------------------------------- asking
 
@@ -71,7 +51,7 @@ def is_revoked(jti: str | None, client: str, key_id: str | None, issued_at_s: fl
     Of a client or a key, what was issued in the second of the revocation is taken back as well: `iat` has no more
     digits. A token that does not say when it was issued counts as an old one.
     """
-    table = _current()
+    table = mirror.current()
     if not table:
         return False
     if jti is not None and _holds(table.get(("jti", jti)), now_s):
@@ -85,29 +65,12 @@ def is_revoked(jti: str | None, client: str, key_id: str | None, issued_at_s: fl
 
 def is_blocked(client: str, now_s: float) -> bool:
     """Whether the client is blocked, whatever its credentials. Safe on an event loop."""
-    table = _current()
+    table = mirror.current()
     return bool(table) and _holds(table.get(("block", client)), now_s)
 
 
 def _holds(entry: Entry | None, now_s: float) -> bool:
     return entry is not None and (entry.until_s is None or now_s < entry.until_s)
-
-
-def _current() -> _Table:
-    now = time.monotonic()
-    if now - _refreshed_at < REFRESHER_GONE_S or now - _read_at < FRESH_S or elsewhere.on_event_loop():
-        return _table
-    # One thread reads; the others go on with what there is, unless there is nothing yet.
-    if not _loading.acquire(blocking=_read_at == -math.inf):
-        return _table
-    try:
-        load()
-    except Error as error:
-        # What was known holds on. A process that never could read lets in whom the signature lets in, and says so.
-        logger.warning("Revocations cannot be read: %s", error)
-    finally:
-        _loading.release()
-    return _table
 
 
 # ---------------------------------------------------------------- changing
@@ -162,91 +125,33 @@ def heard(data: Mapping[str, object]) -> None:
         _put(kind, value, None)
 
 
-def missed() -> None:
-    """Changes may have been missed: all rows are read at the next regular look, within a second."""
-    global _read_at
-    _read_at = -math.inf
-
-
 def _put(kind: str, value: str, entry: Entry | None) -> None:
-    global _table, _changes
-    with _lock:
+    def changed(table: _Table) -> _Table:
         # A copy: whoever asks meanwhile reads one or the other.
-        table = dict(_table)
-        if entry is None:
-            table.pop((kind, value), None)
-        else:
-            table[kind, value] = entry
-        _table = table
-        _changes += 1
-    _tell()
+        others = {key: each for key, each in table.items() if key != (kind, value)}
+        return others if entry is None else {**others, (kind, value): entry}
+
+    mirror.change(changed)
 
 
 # ---------------------------------------------------------------- reading
 
 
-def load() -> None:
-    """Reads all rows that still say something. For threads; a worker calls it before it serves."""
-    global _table, _read_at
-    while True:
-        changes, read_at = _changes, time.monotonic()
-        rows = read_again_if_broken(_rows)
-        with _lock:
-            if changes != _changes:
-                continue  # what was heard meanwhile may be newer than what was read
-            before, _table, _read_at = _table, {(kind, value): entry for kind, value, entry in rows}, read_at
-        break
-    if before != _table:
-        _tell()
-
-
-def _rows() -> list[tuple[str, str, Entry]]:
+def _read() -> _Table:
+    """All rows that still say something."""
     rows = Revocation.objects.using(settings.DATABASE).order_by()
     valid = rows.filter(Q(until__isnull=True) | Q(until__gt=datetime.now(UTC)))
-    return [
-        (kind, value, Entry(at.timestamp(), until.timestamp() if until is not None else None))
+    return {
+        (kind, value): Entry(at.timestamp(), until.timestamp() if until is not None else None)
         for kind, value, at, until in valid.values_list("kind", "value", "at", "until")
-    ]
+    }
 
 
-def refresh(*, now: bool = False) -> None:
-    """`load` for a worker's reader thread, called every second, read when it is time; prunes now and then."""
-    global _refreshed_at, _pruned_at
-    moment = time.monotonic()
-    if now or moment - _read_at >= REFRESH_EVERY_S:
-        load()
-    _refreshed_at = moment
-    if moment - _pruned_at >= PRUNE_EVERY_S:
-        _pruned_at = moment
-        prune()
+mirror: Final = Mirror("Revocations", _read, _Table(), every_s=REFRESH_EVERY_S, refresher_gone_s=REFRESHER_GONE_S)
+"""All of them."""
 
 
 def prune() -> int:
     """Deletes rows that say nothing any more; how many."""
     found, _ = Revocation.objects.using(settings.DATABASE).filter(until__lte=datetime.now(UTC)).delete()
     return found
-
-
-def on_change(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` when another set holds, in the thread that noticed; returns what stops it."""
-    _listeners.append(listener)
-
-    def stop() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
-
-    return stop
-
-
-def _tell() -> None:
-    for listener in list(_listeners):
-        try:
-            listener()
-        except Exception:  # one listener's fault must not keep others from closing connections
-            logger.exception("A listener for revocations failed.")
-
-
-def reset() -> None:
-    """Forget everything (tests)."""
-    global _table, _read_at, _refreshed_at, _pruned_at
-    _table, _read_at, _refreshed_at, _pruned_at = {}, -math.inf, -math.inf, -math.inf

@@ -11,11 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import math
 import secrets
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -24,16 +21,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from django.conf import settings as django_settings
-from django.db import Error, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
+from realtime.mirror import Mirror
 from realtime.models import SigningKey
-from realtime.namespaces import read_again_if_broken
 
-__all__ = ["Given", "generate", "import_public", "known", "load", "make_current", "on_change", "refresh", "retire"]
+__all__ = ["Given", "generate", "import_public", "known", "make_current", "mirror", "retire"]
 
 logger = logging.getLogger("realtime.signing")
 
@@ -42,16 +39,6 @@ Given = Mapping[str, str]
 
 KNOWN_AFTER_S: Final = 5.0
 """How old a key must be before it signs: by then every worker verifies with it, the slowest too."""
-
-FRESH_S: Final = 1.0
-REFRESHER_GONE_S: Final = 5.0
-
-_known: dict[str, Given] = {}
-_signs: str | None = None
-_read_at = -math.inf
-_refreshed_at = -math.inf
-_loading = threading.Lock()
-_listeners: list[Callable[[], None]] = []
 
 
 class TooEarly(ValueError):
@@ -64,26 +51,13 @@ class TooEarly(ValueError):
 def known() -> tuple[Mapping[str, Given], str | None]:
     """The keys that verify, by kid, and the kid of the one that signs. Safe on an event loop; the same object until
     something changed."""
-    now = time.monotonic()
-    if now - _refreshed_at < REFRESHER_GONE_S or now - _read_at < FRESH_S or elsewhere.on_event_loop():
-        return _known, _signs
-    if _loading.acquire(blocking=_read_at == -math.inf):
-        try:
-            load()
-        except Error as error:
-            logger.warning("Signing keys cannot be read, the old ones go on: %s", error)
-        finally:
-            _loading.release()
-    return _known, _signs
+    return mirror.current()
 
 
-def load() -> None:
-    """Reads the keys. For threads; a worker calls it before it serves."""
-    global _known, _signs, _read_at
-    read_at = time.monotonic()
+def _read() -> tuple[Mapping[str, Given], str | None]:
     found: dict[str, Given] = {}
     signs: str | None = None
-    for row in read_again_if_broken(_rows):
+    for row in _rows():
         try:
             found[row.kid] = _given(row)
         except InvalidToken:
@@ -91,19 +65,7 @@ def load() -> None:
             continue
         if row.state == SigningKey.State.CURRENT:
             signs = row.kid
-    _read_at = read_at
-    if found != _known or signs != _signs:
-        # A new object each time: whoever keeps parsed keys compares by identity.
-        _known, _signs = found, signs
-        for listener in list(_listeners):
-            listener()
-
-
-def refresh() -> None:
-    """`load` for a worker's reader thread, every second."""
-    global _refreshed_at
-    load()
-    _refreshed_at = time.monotonic()
+    return found, signs
 
 
 def _rows() -> list[SigningKey]:
@@ -122,15 +84,8 @@ def _given(row: SigningKey) -> Given:
     return given
 
 
-def on_change(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` after a reading that found other keys, in the thread that read; returns what stops it."""
-    _listeners.append(listener)
-
-    def stop() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
-
-    return stop
+mirror: Final = Mirror[tuple[Mapping[str, Given], str | None]]("Signing keys", _read, ({}, None))
+"""What `known` gives."""
 
 
 # ---------------------------------------------------------------- changing
@@ -202,30 +157,8 @@ def retire(kid: str) -> None:
 
 
 def _changed() -> None:
-    after_commit(stale, using=settings.DATABASE)
+    after_commit(mirror.stale, using=settings.DATABASE)
     elsewhere.tell("signing_keys", {}, using=settings.DATABASE)
-
-
-_stale_listeners: list[Callable[[], None]] = []
-
-
-def on_stale(listener: Callable[[], None]) -> Callable[[], None]:
-    """Call `listener` when keys were changed, here or elsewhere, so that somebody reads them; returns what stops it."""
-    _stale_listeners.append(listener)
-
-    def stop() -> None:
-        if listener in _stale_listeners:
-            _stale_listeners.remove(listener)
-
-    return stop
-
-
-def stale() -> None:
-    """The keys in memory are old: also when another process said so. Any thread; reads nothing."""
-    global _read_at, _refreshed_at
-    _read_at = _refreshed_at = -math.inf
-    for listener in list(_stale_listeners):
-        listener()
 
 
 # ---------------------------------------------------------------- at rest
@@ -247,9 +180,3 @@ def _encrypted(text: str) -> str:
 
 def _decrypted(text: str) -> str:
     return _fernet().decrypt(text.encode()).decode()
-
-
-def reset() -> None:
-    """Forget everything (tests)."""
-    global _known, _signs, _read_at, _refreshed_at
-    _known, _signs, _read_at, _refreshed_at = {}, None, -math.inf, -math.inf

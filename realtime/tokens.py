@@ -53,8 +53,8 @@ from realtime import elsewhere, limits, providers, revocations, signing
 from realtime.conf import settings
 from realtime.delivery.capability import Capability
 from realtime.elsewhere import after_commit
+from realtime.mirror import read_again_if_broken
 from realtime.models import ApiKey
-from realtime.namespaces import read_again_if_broken
 from realtime.protocol import codec
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ClientId, is_client_id
@@ -967,10 +967,10 @@ def reset_caches() -> None:
     _refreshed_at = -math.inf
     for cache in (_verified, _known_keys, _used, _written):
         cache.clear()
-    revocations.reset()
-    signing.reset()
+    revocations.mirror.reset()
+    signing.mirror.reset()
     providers.reset()
-    limits.reset()
+    limits.mirror.reset()
 
 
 def _on_setting_changed(*, setting: str, **_: object) -> None:

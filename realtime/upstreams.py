@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from realtime.conf import settings
+from realtime.mirror import read_again_if_broken
 from realtime.models import Upstream
-from realtime.namespaces import read_again_if_broken
 from realtime.protocol.errors import ProtocolError
 
 UPSTREAMS_MOST = 1000

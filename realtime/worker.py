@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from django.db import connections
@@ -52,6 +53,7 @@ from realtime.log.reader import LogReader
 from realtime.log.sql import tell_failure
 from realtime.log.types import Append, News, Published
 from realtime.log.writer import LogWriter, RoundStats
+from realtime.mirror import Mirror
 from realtime.presence import LOOK_S, Presence
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
@@ -65,6 +67,15 @@ T = TypeVar("T")
 
 Access = tuple[frozenset[str], frozenset[str], bool]
 """What who is known and who is not may do, and whether anybody may be present."""
+
+MIRRORS: Sequence[Mirror[Any]] = (
+    revocations.mirror,
+    signing.mirror,
+    limits.mirror,
+    closings.mirror,
+    namespaces.mirror,
+)
+"""What is read before anybody is served, and whenever it changed."""
 
 PULSE_MOST_S = 1.0
 """How often connections are looked after at least: heartbeats, expiry, dead sockets."""
@@ -258,19 +269,16 @@ class Worker:
                 lambda channel, client: self._soon(self._each, lambda each: each.reauthorize(channel, client))
             ),
             tokens.on_session_end(lambda end: self._soon(self._each, lambda each: each.session_ended(end))),
-            revocations.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
-            signing.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
-            signing.on_stale(lambda: self._soon(self._ask, signing.refresh, _nothing)),
+            *(mirror.on_stale(partial(self._soon, self._read, mirror)) for mirror in MIRRORS),
+            revocations.mirror.on_change(lambda *_: self._soon(self._each, lambda each: each.recheck_access())),
+            signing.mirror.on_change(lambda *_: self._soon(self._each, lambda each: each.recheck_access())),
             providers.on_change(lambda: self._soon(self._each, lambda each: each.recheck_access())),
-            limits.on_change(lambda: self._soon(self._mind_limits)),
-            limits.on_stale(lambda: self._soon(self._ask, limits.refresh, _nothing)),
-            closings.on_change(lambda names: self._soon(self._mind_closings, names)),
-            closings.on_stale(lambda: self._soon(self._ask, closings.refresh, _nothing)),
+            limits.mirror.on_change(lambda *_: self._soon(self._mind_limits)),
+            closings.mirror.on_change(lambda before, after: self._soon(self._mind_closings, before ^ after)),
+            namespaces.mirror.on_change(lambda *_: self._soon(self._mind_access)),
             control.on("disconnect", self._disconnect_heard),
             control.on("announce", self._announce_heard),
             control.on("drain", self._drain_heard),
-            namespaces.on_stale(lambda: self._soon(self._read_namespaces)),
-            namespaces.on_change(lambda: self._soon(self._mind_access)),
             self.control.stop,
         ]
 
@@ -526,24 +534,20 @@ class Worker:
         # Nobody waits for them here: a provider that is away must not keep a worker from serving the others.
         providers.refresh()
 
-        def loaded(rules: object) -> None:
-            if rules is None:
+        def loaded(complete: bool | None) -> None:
+            if not complete:
                 self.loop.call_later(LOAD_RETRY_S, self._load_namespaces)
             else:
                 _freeze_once()
                 self._access = _access()
                 self.ready.set()
 
-        def load() -> object:
+        def load() -> bool:
             # Nobody attaches before it is known whether positions mean what they meant; after a restore of very many
             # logs the last are told a little later.
             incarnation.current()
             incarnation.relabel(within_s=min(RELABEL_S, settings.DATABASE_TIMEOUT_S / 2))
-            revocations.refresh(now=True)
-            signing.refresh()
-            limits.refresh()
-            closings.refresh()
-            return namespaces.load()
+            return all(mirror.refresh(now=True) for mirror in MIRRORS)
 
         self.reader.run(load, loaded)
 
@@ -567,13 +571,15 @@ class Worker:
             self._watching = True
             self.reader.run(incarnation.current, found)
 
-    def _read_namespaces(self) -> None:
-        self._ask(namespaces.refresh, self._read_again)
+    def _read(self, mirror: Mirror[Any]) -> None:
+        """Has a mirror look at its rows, if it is time for it."""
 
-    def _read_again(self, rules: object) -> None:
-        """A reading that was under way when rules were changed may have missed that."""
-        if rules is not None and namespaces.is_stale():
-            self._read_namespaces()
+        def read(done: bool | None) -> None:
+            # What was changed when the reading had just ended; a database that is away is asked at the next look.
+            if done and mirror.is_stale:
+                self._read(mirror)
+
+        self._ask(mirror.refresh, read)
 
     def _mind_access(self) -> None:
         """Other rules are in memory: where they say anew who may do what, who is attached is asked again."""
@@ -637,12 +643,9 @@ class Worker:
 
     def _refresh_caches(self) -> None:
         providers.refresh()
-        self._read_namespaces()
+        for mirror in MIRRORS:
+            self._read(mirror)
         self._ask(_refresh_api_keys, lambda _: None)
-        self._ask(revocations.refresh, lambda _: None)
-        self._ask(signing.refresh, _nothing)
-        self._ask(limits.refresh, _nothing)
-        self._ask(closings.refresh, _nothing)
 
     def _ask(self, read: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """A regular read; left out while the one before waits, or a database that is away would gather them."""
@@ -683,6 +686,7 @@ class Worker:
             self.counts.deleted += retention.delete_chunks()
             cursors.forget_old(time.time())
             upstreams.forget_old(time.time())
+            revocations.prune()
             presence.forget_old()
             self.counts.retained_at = time.time()
         except Exception as error:
@@ -712,10 +716,6 @@ def _expire(rules: Mapping[str, namespaces.Rules]) -> None:
 def _cursor_ms(channel: ChannelName) -> int:
     rules = namespaces.all_rules().get(namespace_of(channel))
     return cursors.STORE_EVERY_MS if rules is None else rules.cursor_ms
-
-
-def _nothing(_: object) -> None:
-    """What was read is in memory."""
 
 
 def _refresh_api_keys() -> None:

@@ -40,7 +40,7 @@ RULES = {
 def rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Known namespaces without a database: `decide` must need none."""
     monkeypatch.setattr(namespaces, "_current", lambda: RULES)
-    monkeypatch.setattr(closings, "_freshen", lambda: None)
+    monkeypatch.setattr(closings.mirror, "current", lambda: frozenset())
     hooks = dict(authorization._hooks)
     authorization._hooks.clear()  # those of the site's applications
     authorization._remembered.clear()

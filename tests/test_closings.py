@@ -28,8 +28,8 @@ def fresh() -> Iterator[None]:
     def reset() -> None:
         namespaces.reset()
         tokens.reset_caches()
-        limits.reset()
-        closings.reset()
+        limits.mirror.reset()
+        closings.mirror.reset()
 
     reset()
     yield

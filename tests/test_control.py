@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +22,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.test import Client, RequestFactory
 
-from realtime import authorization, control, namespaces, signals, tokens, worker
+from realtime import authorization, control, mirror, namespaces, signals, tokens, worker
 from realtime.apps import restore_default_namespace
 from realtime.authorization import reauthorize
 from realtime.control import CHANNEL, broadcast, on
@@ -94,6 +96,13 @@ class Heard(list[Mapping[str, object] | None]):
     def __init__(self, event: str) -> None:
         super().__init__()
         self.stop = on(event, self.append)
+
+
+async def test_every_event_and_nothing_else_is_in_the_explanation(running: worker.Worker) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "explanation" / "delivery.md").read_text()
+    table = page.partition("| event | data |")[2].partition("\n\n")[0]
+    told = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.partition(" | ")[0])}
+    assert told == {event for event, handlers in control._handlers.items() if handlers}
 
 
 # ---------------------------------------------------------------------- saying
@@ -488,7 +497,7 @@ async def test_following_begins_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
     modes: list[Mode] = []
-    load = namespaces.load
+    load = namespaces.mirror.load
 
     def observed() -> Any:
         subscriber = started.control._subscriber
@@ -496,7 +505,7 @@ async def test_following_begins_before_anything_is_read(
         modes.append(subscriber.mode)
         return load()
 
-    monkeypatch.setattr(namespaces, "load", observed)
+    monkeypatch.setattr(namespaces.mirror, "load", observed)
     started = worker.ensure()
     await started.ready.wait()
     assert modes[0] is Mode.LEVEL
@@ -740,17 +749,17 @@ async def test_rules_that_are_changed_here_hold_at_once_on_the_event_loop(
 
 
 def test_a_reading_that_took_long_does_not_bring_old_rules_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = namespaces.read_again_if_broken
+    read = mirror.read_again_if_broken
 
     def slow(call: Callable[[], Any]) -> Any:
         rows = read(call)
-        monkeypatch.setattr(namespaces, "read_again_if_broken", read)
+        monkeypatch.setattr(mirror, "read_again_if_broken", read)
         Namespace.objects.filter(name="default").update(max_message_bytes=5)
         namespaces.load()
         return rows
 
     namespaces.load()
-    monkeypatch.setattr(namespaces, "read_again_if_broken", slow)
+    monkeypatch.setattr(mirror, "read_again_if_broken", slow)
     namespaces.load()
     assert namespaces.all_rules()["default"].max_message_bytes == 5
 

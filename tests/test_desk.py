@@ -47,11 +47,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     namespaces.reset()
-    closings.reset()
+    closings.mirror.reset()
     tokens.reset_caches()
     yield
     namespaces.reset()
-    closings.reset()
+    closings.mirror.reset()
     tokens.reset_caches()
 
 

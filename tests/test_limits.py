@@ -14,7 +14,7 @@ import pytest_asyncio
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 
-from realtime import connection, limits, load, namespaces, publishing, tokens, worker
+from realtime import connection, limits, load, mirror, namespaces, publishing, tokens, worker
 from realtime.conf import Settings, settings
 from realtime.delivery.admission import Place, Refusal
 from realtime.models import Limit, Namespace
@@ -87,7 +87,7 @@ def test_the_strictest_of_all_scopes_holds_field_by_field() -> None:
 def test_rates_are_taken_out_of_all_budgets_or_out_of_none_and_the_wait_is_true(monkeypatch: Any) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    monkeypatch.setattr(mirror, "FRESH_S", -1.0)
     limit(publish_rate=10)
     limit("client", "ana", publish_rate=4)
     ana, bob = identity(), identity("bob")
@@ -103,7 +103,7 @@ def test_rates_are_taken_out_of_all_budgets_or_out_of_none_and_the_wait_is_true(
 
 def test_all_clients_of_a_key_share_its_rate_and_bytes_count_by_themselves(monkeypatch: Any) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    monkeypatch.setattr(mirror, "FRESH_S", -1.0)
     limit("key", "abcd", publish_rate=3)
     assert [publish(identity(f"c{n}", "abcd")) is None for n in range(5)] == [True, True, True, False, False]
     assert publish(identity("c1", "efgh")) is None
@@ -116,7 +116,7 @@ def test_all_clients_of_a_key_share_its_rate_and_bytes_count_by_themselves(monke
 def test_what_all_may_publish_to_a_channel_is_one_budget_and_the_strictest_scope_holds(monkeypatch: Any) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    monkeypatch.setattr(mirror, "FRESH_S", -1.0)
     limit(channel_rate=8)
     limit("namespace", "default", channel_rate=6, channel_bytes=3000)
     limit("channel", "room", channel_rate=4)
@@ -134,7 +134,7 @@ def test_what_all_may_publish_to_a_channel_is_one_budget_and_the_strictest_scope
 
 def test_bytes_of_a_key_and_of_a_namespace(monkeypatch: Any) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    monkeypatch.setattr(limits, "FRESH_S", -1.0)
+    monkeypatch.setattr(mirror, "FRESH_S", -1.0)
     limit("key", "abcd", publish_bytes=1000)
     limit("namespace", "default", publish_bytes=5000)
     assert publish(identity("c1", "abcd"), data="x" * 900) is None
@@ -267,7 +267,7 @@ async def test_a_limit_holds_for_open_connections_at_once(one_worker: None) -> N
         assert (await ana.publish("room", 1))["type"] == "published"
         assert (await ana.request("attach", channel="room"))["type"] == "attached"
         await in_thread(limit, "client", "ana", publish_rate=1, attachments=1, message_bytes=100)
-        await heard_of(lambda: limits._rows)
+        await heard_of(lambda: limits.mirror.value.rows)
         answers = [await ana.publish("room", 1) for _ in range(3)]
         assert [answer["type"] for answer in answers] == ["published", "error", "error"]
         assert answers[2]["code"] == "rate_limited" and 0 < answers[2]["retry_after_ms"] <= 1000

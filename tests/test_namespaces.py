@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from realtime import namespaces
+from realtime import mirror, namespaces
 from realtime.models import Namespace
-from realtime.namespaces import Rules, all_rules, load, on_change, refresh, rules_for, rules_named
+from realtime.namespaces import Rules, all_rules, load, rules_for, rules_named
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import parse_channel
 
@@ -35,7 +35,7 @@ def cold() -> Iterator[None]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(namespaces, "time", clock)
+    monkeypatch.setattr(mirror, "time", clock)
     return clock
 
 
@@ -88,7 +88,7 @@ def test_warm_rules_cost_no_query_for_a_second(
 def test_while_a_worker_refreshes_requests_never_read(
     namespace: Namespace, clock: Clock, django_assert_num_queries: Any
 ) -> None:
-    refresh()
+    namespaces.mirror.refresh()
     with django_assert_num_queries(0):
         clock.now += 4.9
         rules_for(CHANNEL)
@@ -98,7 +98,7 @@ def test_while_a_worker_refreshes_requests_never_read(
 
 
 def test_saving_and_deleting_hold_at_once_in_this_process(namespace: Namespace, clock: Clock) -> None:
-    refresh()
+    namespaces.mirror.refresh()
     namespace.retention_messages = 7
     namespace.save()
     assert rules_for(CHANNEL).retention_messages == 7
@@ -110,7 +110,7 @@ def test_a_commit_makes_rules_stale_again(
     namespace: Namespace, clock: Clock, django_capture_on_commit_callbacks: Any
 ) -> None:
     """Another thread may read the old row between the save and the commit."""
-    refresh()
+    namespaces.mirror.refresh()
     with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
         namespace.save()
         load()
@@ -119,9 +119,9 @@ def test_a_commit_makes_rules_stale_again(
 
 
 async def test_on_an_event_loop_warm_rules_are_served_however_old(clock: Clock) -> None:
-    namespaces._snapshot = namespaces._Snapshot({"rules": Rules("rules")}, clock.now)
+    namespaces.mirror.value = {"rules": Rules("rules")}
     clock.now += 3600
-    namespaces._mark_stale()
+    namespaces.mirror.stale()
     assert rules_for(CHANNEL).name == "rules"
 
 
@@ -139,7 +139,7 @@ def test_old_rules_go_on_while_the_database_is_away(
     def away() -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr(namespaces, "load", away)
+    monkeypatch.setattr(namespaces.mirror, "load", away)
     clock.now += 100
     assert rules_for(CHANNEL).name == "rules"
     namespaces.reset()
@@ -151,11 +151,11 @@ def test_old_rules_go_on_while_the_database_is_away(
 def test_listeners_hear_of_other_rules_only(namespace: Namespace) -> None:
     told: list[int] = []
 
-    def broken() -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError
 
-    stops = [on_change(broken), on_change(lambda: told.append(1))]
     load()
+    stops = [namespaces.mirror.on_change(each) for each in (broken, lambda *_: told.append(1))]
     load()
     assert told == []
     Namespace.objects.filter(name="rules").update(retention_messages=9)
@@ -180,12 +180,12 @@ def test_a_connection_that_broke_is_replaced_at_once() -> None:
     load()
     assert connection.connection is not None
     connection.connection.close()
-    refresh()
+    namespaces.mirror.refresh()
     assert rules_for(CHANNEL).name == "rules"
 
 
 @pytest.mark.django_db
 def test_a_connection_that_works_is_kept_though_a_query_failed() -> None:
     connection.errors_occurred = True
-    assert namespaces.drop_broken_connections() is False
+    assert mirror.drop_broken_connections() is False
     assert connection.connection is not None

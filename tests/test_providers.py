@@ -108,7 +108,7 @@ def no_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     tokens.reset_caches()
     if request.node.get_closest_marker("django_db") is None:
         for module in (limits, revocations, signing):
-            monkeypatch.setattr(module, "load", lambda: None)
+            monkeypatch.setattr(module.mirror, "load", lambda: None)
     yield
     tokens.reset_caches()
 

@@ -39,8 +39,8 @@ def revoked(*, jti: str | None = None, client: str = "ana", key: str | None = No
 
 def restart() -> None:
     """As another process that begins."""
-    revocations.reset()
-    revocations.load()
+    revocations.mirror.reset()
+    revocations.mirror.load()
 
 
 def test_each_kind_takes_back_its_own_and_survives_a_restart() -> None:
@@ -77,9 +77,9 @@ def test_a_revocation_that_is_rolled_back_never_held() -> None:
 
 
 def test_another_process_is_heard_with_its_facts_and_without_a_query(django_assert_num_queries: object) -> None:
-    revocations.load()
+    revocations.mirror.load()
     heard: list[object] = []
-    stop = revocations.on_change(lambda: heard.append(1))
+    stop = revocations.mirror.on_change(lambda *_: heard.append(1))
     now = time.time()
     with django_assert_num_queries(0):  # type: ignore[operator]  # pytest-django's fixture
         revocations.heard({"kind": "jti", "value": "x", "at": now, "until": now + 60})
@@ -92,12 +92,12 @@ def test_another_process_is_heard_with_its_facts_and_without_a_query(django_asse
 
 
 def test_missed_events_are_made_good_by_reading() -> None:
-    revocations.refresh()
+    revocations.mirror.refresh()
     Revocation.objects.create(kind="jti", value="x")
-    revocations.refresh()
+    revocations.mirror.refresh()
     assert not revoked(jti="x", client="bob"), "it is not time yet"
     control._revoked(None)
-    revocations.refresh()
+    revocations.mirror.refresh()
     assert revoked(jti="x", client="bob")
 
 

@@ -94,7 +94,7 @@ def test_a_retiring_key_ends_by_itself() -> None:
     row = SigningKey.objects.get(kid=first)
     assert row.retires is not None
     SigningKey.objects.filter(kid=first).update(retires=row.retires - timedelta(days=31))
-    signing.refresh()
+    signing.mirror.refresh()
     assert not good(text)
 
 
@@ -106,10 +106,10 @@ def test_what_signs_is_not_in_the_database_in_clear() -> None:
         assert (given.get("secret") or given["private_key"]) not in row.material
         assert "PRIVATE" not in row.material
     with override_settings(SECRET_KEY="another-secret" * 5):
-        signing.refresh()
+        signing.mirror.refresh()
         assert signing.known() == ({}, None), "encrypted with a key that is gone"
     with override_settings(SECRET_KEY="another-secret" * 5, SECRET_KEY_FALLBACKS=["only-for-tests-" + "k" * 40]):
-        signing.refresh()
+        signing.mirror.refresh()
         assert len(signing.known()[0]) == 4
 
 

@@ -52,7 +52,7 @@ def fresh_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tokens.reset_caches()
     # Rows of keys and revocations have tests of their own; here nothing may ask the database.
     for module in (limits, revocations, signing):
-        monkeypatch.setattr(module, "load", lambda: None)
+        monkeypatch.setattr(module.mirror, "load", lambda: None)
     yield
     tokens.reset_caches()
 
