@@ -20,6 +20,7 @@ from seriatim_client.frames import Attached, Member, Ready
 from seriatim_client.line_state import State
 from seriatim_client.messages import Discontinuity, HistoryPage, Load, Message, Published, Snapshot
 from seriatim_client.positions import FromArgument, Position
+from seriatim_client.transport_choice import TransportName
 
 T = TypeVar("T")
 
@@ -84,9 +85,28 @@ class SyncClient:
         """Waits until everything queued is stored, refused or taken back."""
         self._wait(self._client.flush(), timeout_s)
 
+    def retry_now(self) -> None:
+        """Tries now what would be tried at `state.next_try_at_ms`."""
+        self._do(self._client.retry_now)
+
     @property
     def state(self) -> State:
         return self._client.state
+
+    @property
+    def transport(self) -> TransportName:
+        """What carries the current connection, or carried the last one."""
+        return self._client.transport
+
+    @property
+    def ready(self) -> Ready | None:
+        """The `ready` frame of the last connection."""
+        return self._client.ready
+
+    @property
+    def latency_ms(self) -> float | None:
+        """How long an answer takes, smoothed; None before the first."""
+        return self._client.latency_ms
 
     @property
     def client_id(self) -> str | None:
