@@ -179,7 +179,8 @@ def test_the_wheel_has_the_app_and_the_sdk_and_nothing_of_the_site(wheel: Path) 
     app = {str(path.relative_to(ROOT)) for path in (ROOT / "realtime").rglob("*.py")}
     assert app <= names
     assert {"realtime/py.typed", "realtime/templates/realtime/admin/messages.html"} <= names
-    assert {"realtime/templates/realtime/api_docs.html", "realtime/static/realtime/api-docs.js"} <= names
+    assert {f"realtime/templates/realtime/api_docs{part}.html" for part in ("", "_body", "_files")} <= names
+    assert {f"realtime/static/realtime/api-docs.{kind}" for kind in ("js", "css")} <= names
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"realtime"}
 
