@@ -53,6 +53,9 @@ CUT_S = 0.05
 PRELUDE = "h" * 2048
 """Some browsers show nothing of a response before they have so much of it."""
 
+ID_CHARS_LEAST = 8
+"""Of a session's id where who knows it can speak in it; the protocol's own client makes so many, of 32 letters each."""
+
 YEAR_S = 31_536_000
 
 NO_CACHE: Header = (b"cache-control", b"no-store, no-cache, no-transform, must-revalidate, max-age=0")
@@ -123,6 +126,8 @@ class Session:
         self.handler: Handler | None = None
         self.pause_reading = self.resume_reading = _nothing
         """Of the socket below, where the session has one of its own."""
+        self.opened_by: str | None = None
+        """The key of the site's session that proves who it is; then every request of it has to bring the same."""
         self.receiving = False
         self.closing: tuple[int, str] | None = None
         self.waiting_bytes = 0
@@ -261,7 +266,9 @@ class PlatformHandler:
         self._connection = Connection(running, self._link, "sockjs", place)
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         cookie = request.headers.get("cookie", "")
-        if origin is not None and handshake.is_own_origin(origin, host) and tokens.session_key_in(cookie):
+        key = tokens.session_key_in(cookie)
+        if origin is not None and handshake.is_own_origin(origin, host) and key is not None:
+            session.opened_by = key
             self._connection.open_with_cookie(cookie)
         else:
             self._connection.open(None)
@@ -454,6 +461,9 @@ class Exchange:
         if callback is None:
             return
         session = self.service.sessions.get(session_id)
+        if (self.service.checked and len(session_id) < ID_CHARS_LEAST) or not self._may_use(session):
+            await self._answer(404, b"", PLAIN, self.cors)
+            return
         if session is None:
             session = self._begin(session_id)
         headers = [NO_CACHE, *self._cookie(), *self.cors]
@@ -474,6 +484,13 @@ class Exchange:
                 session.interrupted()
             gone.cancel()
             session.left()
+
+    def _may_use(self, session: Session | None) -> bool:
+        """Knowing its id is not enough where a cookie has opened it. To others it is a session that is not there."""
+        if session is None or session.opened_by is None:
+            return True
+        brought = tokens.session_key_in(self.request.headers.get("cookie", "")) or ""
+        return secrets.compare_digest(session.opened_by.encode(), brought.encode())
 
     def _begin(self, session_id: str) -> Session:
         sessions = self.service.sessions
@@ -540,7 +557,7 @@ class Exchange:
 
     async def _take(self, session_id: str, form: bool) -> None:
         session = self.service.sessions.get(session_id)
-        if session is None or session.handler is None or session.closing is not None:
+        if session is None or session.handler is None or session.closing is not None or not self._may_use(session):
             await self._answer(404, b"", PLAIN, self.cors)
             return
         body = (await self.request.body(settings.ROUND_MAX_BYTES)).decode("utf-8", "surrogatepass")

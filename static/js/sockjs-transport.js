@@ -18,7 +18,10 @@
  * @property {(code?: number, reason?: string) => void} close
  */
 
-/** @typedef {new (url: string, reserved: null, options: { transports?: string[] }) => SockJsSocket} SockJsConstructor */
+/** @typedef {new (url: string, reserved: null, options: { transports?: string[], sessionId?: number }) => SockJsSocket} SockJsConstructor */
+
+/** Of the session's id, which is its secret where no cookie is: 110 random bits. */
+const ID_CHARS = 22;
 
 /** How the SDK gives a WebSocket its token, which SockJS has no place for. */
 const BEARER = "seriatim.bearer.";
@@ -43,7 +46,8 @@ export class SockJsTransport {
 
   /** @param {TransportTarget} target @returns {TransportLink} */
   open({ protocols, onOpen, onText, onClose }) {
-    const socket = new this.#Socket(this.#url, null, this.#within === undefined ? {} : { transports: this.#within });
+    const within = this.#within === undefined ? {} : { transports: this.#within };
+    const socket = new this.#Socket(this.#url, null, { sessionId: ID_CHARS, ...within });
     const token = protocols.find((each) => each.startsWith(BEARER))?.slice(BEARER.length);
     let isOpen = false;
     socket.onopen = () => {

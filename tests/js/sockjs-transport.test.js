@@ -55,7 +55,7 @@ function opened(protocols, within) {
 
 test("the token goes first, as a frame, since SockJS has no subprotocols", () => {
   const { seen, transport, link, socket } = opened(["seriatim.1", "seriatim.bearer.a.b.c"], ["xhr-polling"]);
-  assert.deepEqual([socket.url, socket.options], ["/sockjs", { transports: ["xhr-polling"] }]);
+  assert.deepEqual([socket.url, socket.options], ["/sockjs", { sessionId: 22, transports: ["xhr-polling"] }]);
   link.send("too early");
   socket.transport = "xhr-polling";
   socket.onopen?.();
@@ -73,7 +73,7 @@ test("without a token nothing goes before the frames of the client", () => {
   const { socket } = opened(["seriatim.1"]);
   socket.transport = "websocket";
   socket.onopen?.();
-  assert.deepEqual([socket.sent, socket.options], [[], {}]);
+  assert.deepEqual([socket.sent, socket.options], [[], { sessionId: 22 }]);
 });
 
 test("who closes hears nothing more; codes that SockJS does not allow are left out", () => {

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from channels.testing import WebsocketCommunicator
+from django.contrib.auth import get_user_model
+from django.test import Client
 
 from realtime import publishing, worker
 from realtime.asgi import get_application
@@ -175,6 +177,32 @@ async def test_what_cannot_be_read_is_refused() -> None:
         assert (await asked("POST", path)).status == 404
 
 
+async def test_a_session_that_a_cookie_opened_is_used_with_that_cookie_alone(transactional_db: None) -> None:
+    def log_in(name: str) -> tuple[bytes, bytes]:
+        browser = Client()
+        browser.force_login(get_user_model().objects.create_user(name))
+        return b"cookie", f"sessionid={browser.session.session_key}".encode()
+
+    ana, bo = await in_thread(log_in, "ana"), await in_thread(log_in, "bo")
+    own = (b"origin", b"http://testserver")
+    opening = await asked("POST", f"{BASE}/xhr", headers=[own, ana])
+    assert opening.body == b"o\n"
+    publish = json.dumps([json.dumps({"type": "publish", "channel": "a", "messages": [{"data": "forged"}]})]).encode()
+    for headers in ([own, bo], [own], [], [own, (b"cookie", b"sessionid=")]):
+        assert (await asked("POST", f"{BASE}/xhr_send", headers=headers, body=publish)).status == 404
+        assert (await asked("POST", f"{BASE}/xhr", headers=headers)).status == 404
+        assert (await asked("GET", f"{BASE}/eventsource", headers=headers)).status == 404
+    mine = await asked("POST", f"{BASE}/xhr", headers=[own, ana])
+    assert (frames_in(mine.body.decode().rstrip("\n"))[0]["client"], "forged" in str(mine.body)) == ("ana", False)
+    assert (await asked("POST", f"{BASE}/xhr_send", headers=[own, ana], body=b"[]")).status == 204
+
+
+async def test_an_id_that_is_easily_guessed_opens_no_session() -> None:
+    for name in ("a", "1234567"):
+        assert (await asked("POST", f"/sockjs/000/{name}/xhr")).status == 404
+    assert await poll("/sockjs/000/12345678") == "o"
+
+
 async def test_origins_and_room_are_checked() -> None:
     foreign = [(b"origin", b"https://foe.example")]
     assert (await asked("POST", f"{BASE}/xhr", headers=foreign)).status == 403
@@ -183,7 +211,7 @@ async def test_origins_and_room_are_checked() -> None:
     running = worker.current()
     assert running is not None
     running.load.admission.limits = Limits(connections=1)
-    assert (await asked("POST", "/sockjs/000/another/xhr")).status == 503
+    assert (await asked("POST", "/sockjs/000/another-one/xhr")).status == 503
     for path in ("/sockjs/000/another/websocket", "/sockjs/websocket"):
         peer = WebsocketCommunicator(get_application(no_django), path, [HOST])
         peer.scope["extensions"] = {"websocket.http.response": {}}
