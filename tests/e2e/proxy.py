@@ -59,7 +59,8 @@ class Proxy:
         self._tasks.add(task)
         try:
             await self._pass_on(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            # Cancelled by `__aexit__`, which asks for no more than the end: asyncio would log it as a fault.
             pass
         finally:
             self._tasks.discard(task)

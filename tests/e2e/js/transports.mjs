@@ -8,11 +8,13 @@
 // node transports.mjs URL TOKEN transport,transport channel,channel
 
 import readline from "node:readline";
-import { Client, HttpTransport } from "../../../clients/js/src/index.js";
+import { Client, HttpTransport, WebSocketTransport } from "../../../clients/js/src/index.js";
 
 const [url, token, names, followed] = process.argv.slice(2);
-const transports = names.split(",").map((name) => new HttpTransport(name, { api: `${url}/api/v1` }));
-const client = new Client({ transports, token: () => token, backoff: { capMs: 1000 } });
+const transports = names
+  .split(",")
+  .map((name) => (name === "websocket" ? new WebSocketTransport() : new HttpTransport(name, { api: `${url}/api/v1` })));
+const client = new Client({ url: `${url.replace("http", "ws")}/ws`, transports, token: () => token, backoff: { capMs: 1000 } });
 const channels = new Map();
 const got = {};
 const faults = [];
