@@ -90,8 +90,6 @@ def figures() -> Figures:
                 "name": each.worker,
                 "connections": int(_total(each, "seriatim_connections")),
                 "lag_ms": round(_total(each, "seriatim_event_loop_overdue_seconds") * 1000, 1),
-                "queued": int(_total(each, "seriatim_writer_queue_messages")),
-                "memory_mib": int(_total(each, "seriatim_process_resident_memory_bytes") / 2**20),
                 "step": int(_total(each, "seriatim_shedding_step")),
                 "outbox_old_s": _total(each, "seriatim_outbox_oldest_seconds"),
                 "suspect": int(_total(each, "seriatim_backplane_suspect")),
