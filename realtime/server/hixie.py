@@ -107,12 +107,12 @@ class OldSocket(Protocol):
     def _begin(self, request: Any) -> None:
         headers = request.requestHeaders
 
-        def header(name: str) -> str:
-            return str(headers.getRawHeaders(name, [""])[0])
+        def header(name: bytes) -> str:
+            return bytes(headers.getRawHeaders(name, [b""])[0]).decode("latin1")
 
-        self._numbers = [number_in(header("sec-websocket-key1")), number_in(header("sec-websocket-key2"))]
-        origin, host = header("origin"), header("host")
-        if None in self._numbers or not origin or not host:
+        self._numbers = [number_in(header(b"sec-websocket-key1")), number_in(header(b"sec-websocket-key2"))]
+        origin, host = header(b"origin"), header(b"host")
+        if None in self._numbers or not origin or not host or not request.path.isascii():
             self._deny(400, [], b"This handshake is neither that of RFC 6455 nor of the draft before it.")
             return
         scheme = "wss" if request.isSecure() else "ws"

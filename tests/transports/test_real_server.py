@@ -224,6 +224,8 @@ def test_the_draft_is_refused_like_any_other_handshake(server: Site) -> None:
     for status, path, given in (
         (b"403", "/sockjs/000/old/websocket", {"origin": "https://foe.example"}),
         (b"400", "/sockjs/000/old/websocket", {"key": "12"}),
+        (b"400", "/sockjs/000/öld/websocket", {}),
+        (b"403", "/sockjs/000/old/websocket", {"origin": "https://☃.example"}),
         (b"404", "/sockjs/nothing/websocket", {}),
         (b"400", "/ws", {}),
     ):
