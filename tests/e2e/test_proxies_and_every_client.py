@@ -45,7 +45,7 @@ IDLE_S = 20.0
 class Kind:
     faults: Faults
     hit: str | None
-    """What the proxy must have done."""
+    """What the proxy must have done, to each of the four at least once."""
     carried_by: str | None
     """What every client says that it uses in the end; None: whatever does."""
     silence_s: float = 0.0
@@ -66,7 +66,8 @@ Result = tuple[list[tuple[int, Any]], str]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess() as running:
+    # Heartbeats rarer than what the proxy allows to be idle.
+    with ServerProcess(REALTIME_HEARTBEAT_MS="60000") as running:
         yield running
 
 
@@ -234,4 +235,4 @@ def test_each_message_comes_once_to_every_client_through(server: ServerProcess, 
     assert {each: got for each, (got, _) in results.items()} == dict.fromkeys(results, expected)
     if kind.carried_by is not None:
         assert {each: by for each, (_, by) in results.items()} == dict.fromkeys(results, kind.carried_by)
-    assert kind.hit is None or proxy.counts[kind.hit] > 0
+    assert kind.hit is None or proxy.counts[kind.hit] >= len(results)
