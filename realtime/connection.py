@@ -131,8 +131,7 @@ class Connection:
         self.opened_at = now
         self.heard_at = now
         self._pinged_at: float | None = None
-        self._look_at = 0.0
-        """Before, in monotonic seconds, nothing is due."""
+        self.look_at = 0.0
         self._moved = (0, now)
         self._counted_bytes = 0
         self._gone = False
@@ -153,7 +152,7 @@ class Connection:
         link.on_congested = self._congested
         link.on_drained = self._drained
         link.on_way = self._rewire
-        worker.clients.add(self)
+        worker.enter(self)
         worker.counts.opened[transport] += 1
 
     # ------------------------------------------------------------------ what comes in
@@ -237,7 +236,7 @@ class Connection:
         self._count_end(code)
         logger.debug("Ended.", extra={**self._known(), "code": self._close_code or code})
         self.session.closed()
-        self.worker.clients.discard(self)
+        self.worker.leave(self)
         if self._key_id is not None:
             self.worker.by_key[self._key_id] -= 1
             if not self.worker.by_key[self._key_id]:
@@ -281,7 +280,7 @@ class Connection:
 
     def _perform(self, effects: list[Effect]) -> None:
         """Performs effects in order, those that come of them last. Not by recursion: a client decides how many."""
-        self._look_at = 0.0
+        self._look_soon()
         self._effects.extend(effects)
         if self._performing:
             return
@@ -293,6 +292,11 @@ class Connection:
             self._performing = False
         if self._paused and not (self.session.full or self.link.congested or self._gone or self.worker.draining):
             self._read_on()
+
+    def _look_soon(self) -> None:
+        if self.look_at:
+            self.look_at = 0.0
+            self.worker.look_soon(self)
 
     def _read_no_further(self) -> None:
         if not self._paused:
@@ -1147,21 +1151,22 @@ class Connection:
         self._perform(self.session.release(time.monotonic(), _time_ms()))
 
     def _rewire(self) -> None:
+        self._look_soon()
         for subscriber in self.subscribers.values():
             self.worker.hub.rewire(subscriber)
 
     def pulse(self, now: float) -> None:
-        """Called about once a second; looks after the connection when something may be due: deadlines, heartbeat, dead
-        sockets (§8)."""
-        if now < self._look_at:
+        """Looks after the connection, when something may be due: deadlines, heartbeat, dead sockets (§8)."""
+        if now < self.look_at:
             return
         deadline = self.session.deadline
         if deadline is not None and now >= deadline:
             self._perform(self.session.wake(now))
             deadline = self.session.deadline
         heartbeat_s = settings.HEARTBEAT_MS / 1000
-        # Most connections are silent most of the time; what makes something due sooner comes through `_perform`.
-        look_at = now + heartbeat_s / 4
+        # Most connections are silent most of the time; what makes something due sooner comes through `_perform`, and
+        # that something begins to wait through `_rewire`, where the link can tell.
+        look_at = now + (heartbeat_s if self.link.is_watched else heartbeat_s / 4)
         if deadline is not None:
             look_at = min(look_at, deadline)
         if self.session.state is State.READY:
@@ -1178,6 +1183,8 @@ class Connection:
         elif now - self.heard_at >= 2 * heartbeat_s and self.link.ping():
             self.worker.counts.pings += 1
             self._pinged_at = now
+        elif now - self.heard_at < 2 * heartbeat_s:
+            look_at = min(look_at, self.heard_at + 2 * heartbeat_s)
         self._count_bytes()
         waiting, moved = self.link.waiting_bytes, self.link.moved_bytes
         if not waiting or moved != self._moved[0]:
@@ -1186,7 +1193,7 @@ class Connection:
         elif now - self._moved[1] > 2 * heartbeat_s:
             # The close frame waits behind what the socket does not take; the closing handshake's limit ends it.
             self._close(4410, "slow")
-        self._look_at = now if waiting or self._pinged_at is not None else look_at
+        self.look_at = now if waiting or self._pinged_at is not None else look_at
 
 
 def known_close_code(code: int | None) -> int:

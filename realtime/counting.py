@@ -17,6 +17,8 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from realtime.rhythm import until_beat
+
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of times: from a write to a socket to the longest that a caller waits for its round."""
 
@@ -110,7 +112,8 @@ class Counts:
         self.bytes_in = 0
         """UTF-8 bytes of the frames that clients sent."""
         self.bytes_out = 0
-        """Bytes that sockets took; a connection's are added about once a second and at its end."""
+        """Bytes that sockets took; a connection's are added after each frame of its client, at heartbeats, and at its
+        end."""
         self.heartbeats = 0
         self.pings = 0
         self.errors: defaultdict[str, int] = defaultdict(int)
@@ -204,8 +207,7 @@ class LoopLag:
         """How late it was when it was looked at last."""
 
     def start(self) -> None:
-        self._due = self._clock() + LAG_EVERY_S
-        self._timer = self._loop.call_later(LAG_EVERY_S, self._tick)
+        self._wait(self._clock())
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -221,8 +223,12 @@ class LoopLag:
         now = self._clock()
         self.last_s = max(0.0, now - self._due)
         self.histogram.observe(self.last_s)
-        self._due = now + LAG_EVERY_S
-        self._timer = self._loop.call_later(LAG_EVERY_S, self._tick)
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        wait_s = until_beat(now, LAG_EVERY_S)
+        self._due = now + wait_s
+        self._timer = self._loop.call_later(wait_s, self._tick)
 
 
 class LogCounts(logging.Handler):

@@ -220,6 +220,11 @@ class Link(Protocol):
     on_way: Callable[[], None]
     """What `writer` is good for has changed: the ways of those sets that it is in are to be made anew."""
 
+    @property
+    def is_watched(self) -> bool:
+        """Nothing waits, and `on_way` is called when something begins to."""
+        ...
+
     def write(self, payload: Any) -> None: ...
     def send(self, frame: dict[str, object]) -> None: ...
     def hold(self) -> None:
@@ -327,6 +332,10 @@ class SocketLink:
     def moved_bytes(self) -> int:
         return self.socket.moved_bytes
 
+    @property
+    def is_watched(self) -> bool:
+        return self.socket.quick is not None
+
     def _way_changed(self) -> None:
         self.on_way()
 
@@ -347,6 +356,8 @@ class AsgiLink:
     The outbox is bounded: over `high_bytes` the link is congested, and the hub writes nothing more until it has
     drained; answers to requests still come in, and they are bounded by the requests that are read.
     """
+
+    is_watched = False
 
     def __init__(self, send: Send, high_bytes: int) -> None:
         self.encoding: Encoding = TEXTS

@@ -24,6 +24,7 @@ from realtime.conf import settings
 from realtime.delivery.addresses import Networks, client_address, parse_networks
 from realtime.delivery.admission import Admission, Limits, Place, Reason, Refusal
 from realtime.delivery.shedding import Ladder, Measurements, Step, Thresholds
+from realtime.rhythm import until_beat
 
 __all__ = ["Load", "Measurements", "Place", "Refusal", "Step"]
 
@@ -183,7 +184,7 @@ class Load:
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self._tell_refusals()
-        self._timer = self._loop.call_later(MEASURE_EVERY_S, self._tick)
+        self._timer = self._loop.call_later(until_beat(now, MEASURE_EVERY_S), self._tick)
 
     def _tell_refusals(self) -> None:
         refused = self.admission.refused

@@ -274,6 +274,8 @@ def hinted_ms(reason: str) -> int | None:
 class HttpLink:
     """What links over HTTP share: the face of `realtime.links.Link`, and what is kept until there is an answer."""
 
+    is_watched = False
+
     def __init__(self, encoding: Encoding, high_bytes: int) -> None:
         self.encoding = encoding
         self.high_bytes = high_bytes
