@@ -27,8 +27,8 @@ from django.views.decorators.csrf import csrf_exempt
 
 from chat import index, rooms, uploads
 from chat.authorization import file_of
-from chat.models import AuditEntry, IndexedMessage, LastSeen, Membership, Mute, Room, Upload
-from chat.people import display_name, inbox_of, person, touch
+from chat.models import AuditEntry, IndexedMessage, LastSeen, Membership, Mute, Quiet, Room, Upload
+from chat.people import display_name, here_of, inbox_of, person, touch
 from chat.rooms import Refused
 from realtime.protocol.errors import ERRORS, ProtocolError
 from realtime.tokens import client_id_of
@@ -170,6 +170,7 @@ def described(user: User, found: list[Room]) -> list[dict[str, Any]]:
     mutes = dict(
         Mute.objects.filter(room__in=found, user=user, until__gt=timezone.now()).values_list("room_id", "until")
     )
+    quiet = set(Quiet.objects.filter(room__in=found, user=user).values_list("room_id", flat=True))
     listed = []
     for room in found:
         unread, mentions = counts[room.pk]
@@ -183,12 +184,20 @@ def described(user: User, found: list[Room]) -> list[dict[str, Any]]:
             "muted_until": _ms(mutes.get(room.pk)),
             "unread": unread,
             "mentions": mentions,
+            "quiet": room.pk in quiet,
             "last_time": indexes[room.pk].last_time or _ms(room.created),
         }
         if room.pk in others:
-            entry["with"] = client_id_of(others[room.pk])
+            entry |= {"with": client_id_of(others[room.pk]), "here": here_of(others[room.pk].pk)}
         listed.append(entry)
     return listed
+
+
+@endpoint("POST")
+def seen(request: HttpRequest, user: User) -> dict[str, Any]:
+    """A page of the chat is open, or was until now."""
+    touch(client_id_of(user))
+    return {}
 
 
 @endpoint("POST")
@@ -205,7 +214,7 @@ def one_room(request: HttpRequest, user: User, slug: str) -> dict[str, Any]:
     return described(user, [room])[0]
 
 
-ACTIONS: Final = ("join", "leave", "invite", "remove", "mute", "unmute", "role", "delete-message")
+ACTIONS: Final = ("join", "leave", "invite", "remove", "mute", "unmute", "role", "quiet", "delete-message")
 
 
 @endpoint("POST")
@@ -228,6 +237,8 @@ def act(request: HttpRequest, user: User, slug: str, action: str) -> dict[str, A
             rooms.unmute(user, room, client)
         case "role":
             rooms.set_role(user, room, client, body.get("role"))
+        case "quiet":
+            rooms.set_quiet(user, room, body.get("on"))
         case "delete-message":
             rooms.delete_message(user, room, body.get("serial"), body.get("reason", ""))
     return {}

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from chat import fold
 from chat.models import NAMESPACE, Membership, Mute, Room, Upload
-from chat.people import inbox_of, user_of
+from chat.people import here_of, inbox_of, may_know_of, user_of
 from realtime.authorization import Context, Identity, Operation, authorizes, reauthorize
 from realtime.log.reads import read_messages, read_states
 from realtime.protocol.errors import ProtocolError
@@ -62,6 +62,9 @@ def may(identity: Identity, channel: ChannelName, operation: Operation, context:
         return operation in ("subscribe", "history") and channel == inbox_of(identity.client)
     client = cast("str", context.get("client", identity.client))
     user = user_of(client) if client else None
+    if slug.startswith("="):
+        # Only presence is there, and only those who are told of it.
+        return operation in ("subscribe", "presence") and user is not None and may_know_of(user.pk, slug[1:])
     room = _room(slug, None if user is None else user.pk)
     if room is None or (room.is_private and room.role is None):  # type: ignore[attr-defined]  # annotated
         return False
@@ -181,6 +184,8 @@ def file_of(upload: Upload) -> dict[str, Any]:
 @receiver([post_save, post_delete], sender=Room)
 def _room_changed(instance: Room, **_: object) -> None:
     reauthorize(channel=instance.channel)  # type: ignore[arg-type]  # the property gives a channel's name
+    for pk in instance.pair.split(":") if instance.pair else ():
+        reauthorize(channel=here_of(pk))  # type: ignore[arg-type]  # as above
 
 
 @receiver([post_save, post_delete], sender=Membership)

@@ -126,6 +126,20 @@ class Mute(models.Model):
         return f"{self.user_id} in {self.room_id} until {self.until:%Y-%m-%d %H:%M}"
 
 
+class Quiet(models.Model):
+    """Somebody wants to hear of a room only where he is mentioned. His own affair: nobody is told."""
+
+    room = models.ForeignKey(Room, on_delete=models.CASCADE, related_name="quiet")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="quiet")
+
+    class Meta:
+        verbose_name_plural = "quiet"
+        constraints = [models.UniqueConstraint(fields=["room", "user"], name="chat_quiet_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.room_id} for {self.user_id}"
+
+
 class AuditEntry(models.Model):
     """What somebody did to a room, its members or another's message. Written with the change itself, never changed."""
 
@@ -177,7 +191,8 @@ class Upload(models.Model):
 
 
 class LastSeen(models.Model):
-    """When somebody was last heard of: by a request for the chat, or by an event in a room."""
+    """When somebody was last known to have the chat open: by what his pages say (docs/reference/chat.md#last-seen), or
+    by an event in a room. To the minute."""
 
     client = models.CharField(max_length=CLIENT_CHARS, primary_key=True)
     time = models.BigIntegerField(help_text="Unix milliseconds.")

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, User
 from django.db.models import Q
 
-from chat.models import NAMESPACE, LastSeen
+from chat.models import NAMESPACE, LastSeen, Room
 from realtime.tokens import client_id_of
 
 TOUCH_EVERY_MS: Final = 60_000
@@ -68,6 +68,25 @@ def inbox_of(client: str) -> str:
     """The channel that tells somebody what changes for him. Client ids may have characters that names may not have."""
     name = client if _IN_CHANNEL.fullmatch(client) else "=" + hashlib.sha256(client.encode()).hexdigest()
     return f"{NAMESPACE}:@{name}"
+
+
+def here_of(user_pk: object) -> str:
+    """The channel in which somebody is present while he has the chat open, whatever the room."""
+    return f"{NAMESPACE}:={user_pk}"
+
+
+def may_know_of(user_pk: int, other_pk: str) -> bool:
+    """Whether somebody may know that the other one has the chat open: himself, and those he talks with."""
+    if str(user_pk) == other_pk:
+        return True
+    if not (other_pk.isascii() and other_pk.isdigit() and len(other_pk) < 19):
+        return False
+    return Room.objects.filter(pair=pair_of(user_pk, int(other_pk))).exists()
+
+
+def pair_of(one_pk: int, other_pk: int) -> str:
+    """What tells the direct room of two users from all others."""
+    return ":".join(map(str, sorted([one_pk, other_pk])))
 
 
 def touch(client: str) -> None:

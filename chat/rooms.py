@@ -20,8 +20,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from chat import fold
-from chat.models import AuditEntry, Membership, Mute, Room
-from chat.people import display_name, inbox_of, user_of
+from chat.models import AuditEntry, Membership, Mute, Quiet, Room
+from chat.people import display_name, inbox_of, pair_of, user_of
 from realtime.log.reads import read_messages, read_states
 from realtime.publishing import publish
 from realtime.tokens import client_id_of
@@ -108,7 +108,7 @@ def direct(user: User, client: object) -> tuple[Room, bool]:
     other = person_called(client)
     if other.pk == user.pk:
         raise Refused("bad_frame", "A direct room is for two people.", "Name somebody else.")
-    pair = ":".join(map(str, sorted([user.pk, other.pk])))
+    pair = pair_of(user.pk, other.pk)
     known = Room.objects.filter(pair=pair).first()
     if known is not None:
         return known, False
@@ -144,7 +144,7 @@ def _with_free_slug(name: str, topic: str, kind: str) -> Room:
     raise Refused("conflict", "No address was free for this name.", "Choose another name.")
 
 
-RESERVED: Final = frozenset({"rooms", "direct", "search", "people", "files", "token", "names"})
+RESERVED: Final = frozenset({"rooms", "direct", "search", "seen", "people", "files", "token", "names"})
 
 
 @transaction.atomic
@@ -231,6 +231,19 @@ def set_role(user: User, room: Room, client: object, role: object) -> None:
     if membership.role == "owner" and room.memberships.filter(role="owner").count() == 1:
         raise Refused("conflict", "A room needs an owner.", "Make somebody else an owner first.")
     _give_role(membership, str(role), user)
+
+
+@transaction.atomic
+def set_quiet(user: User, room: Room, on: object) -> None:
+    """Whether somebody hears of the room only where he is mentioned. His other pages are told, and nobody else."""
+    if not isinstance(on, bool):
+        raise Refused("bad_frame", "`on` is neither true nor false.", "Send one of them.")
+    if on:
+        _, changed = Quiet.objects.get_or_create(room=room, user=user)
+    else:
+        changed = Quiet.objects.filter(room=room, user=user).delete()[0] > 0
+    if changed:
+        _tell(user, "quiet", room)
 
 
 # ---------------------------------------------------------------- moderation

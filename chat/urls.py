@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("chat/names", views.names, name="names"),
     path("chat/rooms", api.room_list, name="rooms"),
     path("chat/direct", api.direct, name="direct"),
+    path("chat/seen", api.seen, name="seen"),
     path("chat/search", api.search, name="search"),
     path("chat/people", api.people, name="people"),
     path("chat/files/<str:id>/<str:name>", api.file, name="file"),

@@ -13,8 +13,8 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
 from chat.authorization import OPERATIONS
-from chat.models import NAMESPACE, Room
-from chat.people import inbox_of, people, person, touch
+from chat.models import NAMESPACE, Quiet, Room
+from chat.people import here_of, inbox_of, people, person, touch
 from chat.rooms import muted_until, name_for, names_of_direct
 from chat.uploads import SIZE_MOST_BYTES
 from realtime.namespaces import rules_named
@@ -58,8 +58,9 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
     muted = muted_until(user, current)
     role = next((each.role for each in memberships if each.user_id == user.pk), None)
     known = {each["client"]: each["name"] for each in (*members, person(user))}
+    quiet = set(Quiet.objects.filter(user=user).values_list("room_id", flat=True))
     context = {
-        "rooms": visible,
+        "groups": _groups(visible, quiet),
         "room": current,
         "role": role,
         "members": members,
@@ -68,6 +69,7 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
             "client": person(user)["client"],
             "names": known,
             "inbox": inbox_of(person(user)["client"]),
+            "here": here_of(user.pk),
             "room": {
                 "slug": current.slug,
                 "name": current.name,
@@ -75,6 +77,7 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
                 "kind": current.kind,
                 "channel": current.channel,
                 "role": role,
+                "quiet": current.pk in quiet,
                 "muted_until": None if muted is None else int(muted.timestamp() * 1000),
             },
             "retentionDays": _retention_days(),
@@ -84,6 +87,16 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
         "text_most": TEXT_MOST,
     }
     return render(request, "chat/room.html", context)
+
+
+def _groups(rooms: list[Room], quiet: set[int]) -> list[tuple[str, str, list[Room]]]:
+    """The list of rooms as it is drawn: of each part its name in the page, its title, and its rooms."""
+    loud = [room for room in rooms if room.pk not in quiet]
+    return [
+        ("rooms", "Rooms", [room for room in loud if not room.is_direct]),
+        ("direct", "Direct", [room for room in loud if room.is_direct]),
+        ("quiet", "Quiet", [room for room in rooms if room.pk in quiet]),
+    ]
 
 
 @require_GET

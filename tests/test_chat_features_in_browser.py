@@ -387,6 +387,76 @@ def test_offline_with_messages_both_ways_and_a_reload_nothing_is_lost_or_doubled
     assert ana.page.locator("li.msg.own").count() == 0
 
 
+def test_it_is_told_who_is_there_and_on_how_many_devices(meet: Meet) -> None:
+    ana, bo = meet("ana"), meet("bo")
+    ana.enter("stage-crew")
+    # In whichever room: who talks with him sees that he is there.
+    bo.enter("files")
+    talk = ana.page.locator("[data-direct] [data-with=bo]")
+    eventually(lambda: talk.locator(".here").get_attribute("class") == "here", LONG_S, what="bo is there")
+    assert "here" in talk.inner_text()
+    assert "away" in ana.page.locator("[data-direct] [data-with=ines]").inner_text()
+    # By name where he belongs to the room.
+    ana.page.locator("[data-away] li", has_text="Bo").get_by_text("Here, in another room").wait_for()
+
+    # Windows of one browser are one device, whichever of them is closed.
+    line = bo.page.locator("[data-me-line]")
+    window = bo.context.new_page()
+    window.goto(f"{bo.site.url}/chat/stage-crew/")
+    window.get_by_text("Here now, 2").wait_for(state="attached")
+    eventually(lambda: line.inner_text() == "Here", LONG_S, what="one device")
+    phone = meet("bo", viewport={"width": 360, "height": 700})
+    phone.enter("stage-crew")
+    eventually(lambda: line.inner_text() == "Here on 2 devices", LONG_S, what="two devices")
+    ana.page.locator("[data-here-count]").click()
+    ana.page.locator("dialog li", has_text="Here on 2 devices").wait_for()
+    ana.page.keyboard.press("Escape")
+    window.close()
+    eventually(lambda: line.inner_text() == "Here on 2 devices", LONG_S, what="still two devices")
+    assert ana.page.locator("[data-me-line]").inner_text() == "Here"
+    for each in (ana, bo, phone):
+        assert each.faults() == []
+
+
+@pytest.mark.slow
+def test_who_goes_is_away_after_the_grace(meet: Meet) -> None:
+    ana, bo, phone = meet("ana"), meet("bo"), meet("bo")
+    ana.enter("stage-crew")
+    for each in (bo, phone):
+        each.enter("stage-crew")
+    line = bo.page.locator("[data-me-line]")
+    eventually(lambda: line.inner_text() == "Here on 2 devices", LONG_S, what="two devices")
+    phone.open("/dashboards/")
+    eventually(lambda: line.inner_text() == "Here", 4 * LONG_S, what="one device, by the next list")
+    bo.open("/dashboards/")
+    talk = ana.page.locator("[data-direct] [data-with=bo] .here")
+    eventually(lambda: talk.get_attribute("class") == "here away", 2 * LONG_S, what="bo is away")
+    ana.page.locator("[data-away] li", has_text="Bo").get_by_text("just now").wait_for()
+
+
+def test_a_quiet_room_counts_mentions_only(meet: Meet) -> None:
+    ana, bo = meet("ana"), meet("bo")
+    ana.enter("files")
+    ana.page.get_by_role("button", name="Room settings").click()
+    ana.page.get_by_role("menuitem", name="Quiet: count mentions only").click()
+    quiet = ana.page.locator("[data-quiet] a[data-slug=files]")
+    quiet.wait_for()
+    assert ana.page.locator("[data-title=quiet]").is_visible()
+    ana.enter("stage-crew")
+    bo.enter("files")
+    bo.say("not for her")
+    bo.wait_for_texts("not for her")
+    assert "unread" not in (quiet.get_attribute("class") or "")
+    bo.say("@ana, this is")
+    eventually(lambda: "1 mention" in quiet.inner_text(), LONG_S, what="counted")
+    assert "unread" in (quiet.get_attribute("class") or "")
+    ana.enter("files")
+    ana.page.get_by_role("button", name="Room settings").click()
+    ana.page.get_by_role("menuitem", name="Count all new messages").click()
+    ana.page.locator("[data-rooms] a[data-slug=files]").wait_for()
+    assert not ana.page.locator("[data-title=quiet]").is_visible()
+
+
 def test_names_are_offered_while_one_types_them(meet: Meet) -> None:
     ana = meet("ana")
     ana.enter("features")

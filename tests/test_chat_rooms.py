@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from chat import rooms
+from chat import people, rooms
 from chat.api import ACTIONS
 from chat.authorization import OPERATIONS, may
-from chat.models import AuditEntry, Membership, Mute, Room
-from chat.people import inbox_of
+from chat.models import AuditEntry, LastSeen, Membership, Mute, Room
+from chat.people import here_of, inbox_of
 from realtime import namespaces, publishing
 from realtime.protocol.names import ClientId, parse_channel
 from realtime.tokens import Identity
@@ -52,7 +53,7 @@ def trail(room: Room) -> list[tuple[str, str, str, str]]:
 
 
 PATHS = [
-    ("GET", "rooms"), ("POST", "rooms"), ("POST", "direct"), ("GET", "search"), ("GET", "people"),
+    ("GET", "rooms"), ("POST", "rooms"), ("POST", "direct"), ("POST", "seen"), ("GET", "search"), ("GET", "people"),
     ("GET", "lobby/room"), ("PATCH", "lobby/room"), ("GET", "lobby/members"), ("GET", "lobby/audit"),
     ("GET", "lobby/page"), ("GET", "lobby/at"), ("POST", "lobby/files"), ("GET", "files/x/y"),
     *(("POST", f"lobby/{action}") for action in ACTIONS),
@@ -288,6 +289,45 @@ def test_members_are_listed_with_roles_mutes_and_when_they_were_seen(ana: Person
     assert {client: each["role"] for client, each in listed.items()} == {"ana": "owner", "bo": "member", "cy": None}
     assert listed["cy"]["muted_until"] > timezone.now().timestamp() * 1000 > listed["bo"]["last_seen"] - 1000
     assert (listed["ana"]["last_seen"], listed["bo"]["muted_until"], listed["bo"]["name"]) == (None, None, "Bo")
+
+
+def test_a_quiet_room_is_ones_own_affair(ana: Person, bo: Person) -> None:
+    make_room("lobby", owner=ana, member=bo)
+    assert refusal(bo.post("lobby/quiet", {"on": "yes"})) == "bad_frame"
+    for _ in range(2):
+        assert bo.post("lobby/quiet", {"on": True}).json() == {}
+    bo.says("lobby", "x")
+    assert [each.get("rooms").json()["rooms"][0]["quiet"] for each in (ana, bo)] == [False, True]
+    assert logged("chat:@bo") == [(None, "room", {"action": "quiet", "room": "lobby"})]
+    assert [event for _, event, _ in logged("chat:lobby")] == ["message"]
+    page = bo.get("lobby/").content.decode()
+    assert page.index("<ul data-quiet>") < page.index('data-slug="lobby"')
+    page = ana.get("lobby/").content.decode()
+    assert page.index("<ul data-direct>") > page.index('data-slug="lobby"')
+    bo.post("lobby/quiet", {"on": False})
+    assert bo.get("rooms").json()["rooms"][0]["quiet"] is False
+
+
+def test_who_talks_with_somebody_knows_whether_he_is_there(ana: Person, bo: Person, cy: Person) -> None:
+    room = ana.post("direct", {"client": "bo"}).json()
+    assert room["here"] == here_of(bo.user.pk) and bo.get("rooms").json()["rooms"][0]["here"] == here_of(ana.user.pk)
+    channel = parse_channel(room["here"])
+    for person, expected in ((bo, {"subscribe", "presence"}), (ana, {"subscribe", "presence"}), (cy, set())):
+        identity = Identity(ClientId(person.client), None, "token")
+        assert {operation for operation in OPERATIONS if may(identity, channel, operation, {})} == expected
+    nobody = Identity(ClientId("x"), None, "token")
+    for name in ("chat:=", "chat:=ana", "chat:=99", f"chat:={'9' * 30}"):
+        assert not any(may(each, parse_channel(name), "presence", {}) for each in (identity, nobody))
+
+
+def test_a_page_says_that_somebody_is_there_to_the_minute(ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100_000.0, 100_030.0, 100_090.0])
+    monkeypatch.setattr(people, "time", SimpleNamespace(time=lambda: next(times)))
+    seen = []
+    for _ in range(3):
+        assert ana.post("seen").json() == {}
+        seen.append(LastSeen.objects.get(client="ana").time)
+    assert seen == [100_000_000, 100_000_000, 100_090_000]
 
 
 # -- moderation

@@ -87,10 +87,13 @@ class Presence {
   /** @type {{ resolve: () => void, reject: (error: unknown) => void }[]} Who entered before the channel was attached. */
   #waiting = [];
 
-  /** @param {string} channel @param {ChannelLine} line */
-  constructor(channel, line) {
+  #resync;
+
+  /** @param {string} channel @param {ChannelLine} line @param {() => void} resync */
+  constructor(channel, line, resync) {
     this.#channel = channel;
     this.#line = line;
+    this.#resync = resync;
   }
 
   /** By client id. Empty while only `count` is known. */
@@ -143,6 +146,11 @@ class Presence {
     this.#entered = null;
     // While the line is away there is nothing to leave: the server takes us out by itself.
     if (entered && this.#line.isUp()) await this.#send("leave", null);
+  }
+
+  /** Asks for the list anew: how many connections a member has is told with it, and not whenever it changes. */
+  refresh() {
+    this.#resync();
   }
 
   /** @param {PresenceFrame} frame */
@@ -207,7 +215,7 @@ export class Channel {
   constructor(name, line) {
     this.name = name;
     this.#line = line;
-    this.presence = new Presence(name, line);
+    this.presence = new Presence(name, line, () => this.#attachment.resync());
     this.#attachment = new Attachment(name, line, {
       hasConsumers: () => this.#readers.size > 0 || this.#emitter.hasListeners("message"),
       deliver: (message) => this.#deliver(message),

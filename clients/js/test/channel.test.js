@@ -695,6 +695,21 @@ test("presence: entering waits for the attach, and ends with the channel", async
   await refused;
 });
 
+test("presence: a refresh asks for a new list, once at a time", async () => {
+  const { channel, link } = await attached({ options: { presence: true } });
+  const say = (frame) => link.write({ type: "presence", channel: NAME, ...frame });
+  say({ action: "sync", revision: 1, members: [{ client: "ana", connections: 1 }], more: false });
+  await settled();
+  const before = link.read.length;
+  channel.presence.refresh();
+  channel.presence.refresh();
+  await settled();
+  assert.deepEqual(link.read.slice(before).map(({ type, presence }) => [type, presence]), [["attach", true]]);
+  say({ action: "sync", revision: 1, members: [{ client: "ana", connections: 3 }], more: false });
+  await settled();
+  assert.equal(channel.presence.members.get("ana").connections, 3);
+});
+
 test("presence: a missed event asks for a new sync", async () => {
   const { channel, link } = await attached({ options: { presence: true } });
   const say = (frame) => link.write({ type: "presence", channel: NAME, ...frame });

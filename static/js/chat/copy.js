@@ -97,6 +97,16 @@ export function listed(names, most) {
   return `${shown.join(", ")} and ${rest > 1 ? `${count(rest)} more` : names[names.length - 1]}`;
 }
 
+/** How long ago somebody was seen. Under five minutes is as good as it is measured. @param {number | null} time @param {number} now */
+export function agoText(time, now) {
+  if (time === null) return "not seen yet";
+  const minutes = Math.floor((now - time) / 60_000);
+  if (minutes < 5) return "just now";
+  if (minutes < 120) return `${minutes} min ago`;
+  const hours = Math.round(minutes / 60);
+  return hours < 48 ? `${hours} h ago` : `${Math.round(hours / 24)} days ago`;
+}
+
 /** @param {string[]} names Who types. */
 export function typingText(names) {
   if (names.length === 0) return "";

@@ -1,11 +1,13 @@
 // Who is here, who types, and when the others were last seen. While the line is away, all of it is in the past tense.
 
-import { el, find } from "../dom.js";
+import { el, find, icon } from "../dom.js";
 import { paintPerson } from "../shell.js";
-import { clock, count } from "../words.js";
+import { clock, count, counted } from "../words.js";
 import { ask } from "./api.js";
-import { listed, typingText } from "./copy.js";
+import { agoText, listed, typingText } from "./copy.js";
+import { UNIT } from "./devices.js";
 import { channel, isAway, me, nameOf, page, people, room } from "./page.js";
+import { devicesOf, whereaboutsOf } from "./whereabouts.js";
 
 /** @typedef {{ client: string, name: string, role: string | null, muted_until: number | null, last_seen: number | null }} Member */
 
@@ -13,6 +15,8 @@ import { channel, isAway, me, nameOf, page, people, room } from "./page.js";
 const SAY_EVERY_MS = 3000;
 const FORGET_AFTER_MS = 6000;
 const SHOWN_MOST = 40;
+/** Minutes go by though nothing happens. */
+const DRAWN_EVERY_MS = 60_000;
 
 /** @type {Map<string, number>} Until when. */
 const typing = new Map();
@@ -24,7 +28,15 @@ let timer;
 
 export const knownMembers = () => members;
 
-channel.on("presence", drawHere);
+/** Who left while we looked, and when: newer than what the server said when we asked. @type {Map<string, number>} */
+const left = new Map();
+
+channel.on("presence", ({ action, client }) => {
+  if (action === "leave" && client) left.set(client, Date.now());
+  drawHere();
+});
+addEventListener("whereabouts", drawHere);
+setInterval(drawHere, DRAWN_EVERY_MS);
 channel.on("attached", () => {
   if (saidAt > 0) saidAt = -Infinity;
   drawHere();
@@ -53,6 +65,8 @@ export function drawTyping() {
   clearTimeout(timer);
   const now = Date.now();
   for (const [client, until] of typing) if (until <= now) typing.delete(client);
+  if (typing.size !== drawnTyping) drawHere();
+  drawnTyping = typing.size;
   const place = find("[data-typing]");
   const text = isAway() ? (page.isFilled ? "Who is typing is not known while offline" : "") : typingText([...typing.keys()].map(nameOf));
   const dots = text === "" || isAway() ? [] : [el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"))];
@@ -73,6 +87,30 @@ export async function loadMembers() {
 
 /** @type {string} */
 let drawn = "";
+let drawnTyping = 0;
+
+/** What is known of somebody's being here. @param {string} who @returns {{ dot: string, text: string }} */
+export function presenceOf(who) {
+  const member = channel.presence.members.get(who);
+  const elsewhere = whereaboutsOf(who);
+  if (member === undefined && elsewhere === "here") return { dot: "", text: "Here, in another room" };
+  if (member === undefined) return { dot: "away", text: agoText(lastSeen(who), Date.now()) };
+  const devices = devicesOf(who);
+  return isAway() ? { dot: "unknown", text: "" } : { dot: "", text: devices > 1 ? `Here on ${counted(devices, UNIT)}` : "Here" };
+}
+
+/** @param {string} who */
+function lastSeen(who) {
+  const stored = members.find((member) => member.client === who)?.last_seen ?? null;
+  const seen = left.get(who);
+  return seen === undefined ? stored : Math.max(stored ?? 0, seen);
+}
+
+/** What stands beside somebody who is here. @param {string} who */
+function noteOf(who) {
+  if (isAway()) return "";
+  return typing.has(who) ? "typing" : "";
+}
 
 export function drawHere() {
   const here = [...channel.presence.members.keys()].sort((a, b) => nameOf(a).localeCompare(nameOf(b)));
@@ -80,21 +118,23 @@ export function drawHere() {
   const lostAt = page.line?.lostAt ?? null;
   const away = members.filter((member) => !here.includes(member.client) && member.role !== null);
   const title = isAway() && lostAt !== null ? `Here at ${clock(lostAt)}, ${count(number)}` : `Here now, ${count(number)}`;
-  const signature = [title, isAway(), ...here.map((who) => `${nameOf(who)} ${roleOf(who)}`), ...away.map((each) => `${each.name} ${ago(each.last_seen)} ${each.role}`)].join("|");
+  const signature = [title, isAway(), ...here.map((who) => `${nameOf(who)} ${roleOf(who)} ${noteOf(who)}`), ...away.map((each) => `${each.name} ${presenceOf(each.client).text} ${each.role}`)].join("|");
   if (signature === drawn) return;
   drawn = signature;
   find("[data-here-title]").textContent = title;
   find("[data-here-title]").hidden = number === 0;
-  find("[data-here]").replaceChildren(...here.slice(0, SHOWN_MOST).map((who) => line(who, nameOf(who), isAway() ? "unknown" : "", roleOf(who))));
+  find("[data-here]").replaceChildren(...here.slice(0, SHOWN_MOST).map((who) => line(who, nameOf(who), isAway() ? "unknown" : "", roleOf(who), noteOf(who))));
   find("[data-away-title]").hidden = away.length === 0;
-  find("[data-away]").replaceChildren(...away.slice(0, SHOWN_MOST).map((each) => line(each.client, each.name, "away", each.role, ago(each.last_seen))));
+  find("[data-away]").replaceChildren(...away.slice(0, SHOWN_MOST).map((each) => line(each.client, each.name, presenceOf(each.client).dot, each.role, presenceOf(each.client).text)));
   const button = find("[data-here-count]");
   const isKnown = number > 0 && !isAway();
-  button.textContent = isKnown ? `${count(number)} here` : members.length > 0 ? `${count(members.length)} members` : "";
+  const all = members.filter(({ role }) => role !== null).length;
+  const text = isKnown ? `${count(number)} here` : all > 0 ? counted(all, "member") : "";
+  button.hidden = text === "";
+  button.replaceChildren(icon("people"), ` ${text}`);
   const faces = find("[data-faces]");
   faces.replaceChildren(...(isKnown ? here.filter((who) => who !== me).slice(0, 3).map((who) => portrait(who, nameOf(who))) : []));
   faces.setAttribute("aria-label", here.length > 0 ? listed(here.map(nameOf), 3) : "");
-  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-me-dot]"))) link.classList.toggle("unknown", isAway());
 }
 
 /** @param {string} who */
@@ -103,17 +143,8 @@ function roleOf(who) {
   return role === "member" ? null : role;
 }
 
-/** @param {number | null} time */
-function ago(time) {
-  if (time === null || time === undefined) return "not seen yet";
-  const minutes = Math.max(1, Math.round((Date.now() - time) / 60_000));
-  if (minutes < 120) return `${minutes} min ago`;
-  const hours = Math.round(minutes / 60);
-  return hours < 48 ? `${hours} h ago` : `${Math.round(hours / 24)} days ago`;
-}
-
 /** @param {string} client @param {string} name @param {string} [dot] */
-function portrait(client, name, dot) {
+export function portrait(client, name, dot) {
   const node = el("span", { class: "av s", "aria-hidden": "true" });
   paintPerson(node, client, name);
   if (dot !== undefined) node.append(el("span", { class: `here ${dot}`.trim() }));

@@ -1,14 +1,14 @@
 // Members of the room, what moderators do, and the record of what they did.
 
 import { el } from "../dom.js";
-import { paintPerson } from "../shell.js";
 import { clock, fullTime } from "../words.js";
 import { ask } from "./api.js";
 import { confirm, labelled, openDialog, openMenu } from "./dialog.js";
-import { knownMembers, loadMembers } from "./here.js";
+import { knownMembers, loadMembers, portrait, presenceOf } from "./here.js";
 import { talkTo } from "./jump.js";
 import { isModerator, me, nameOf, people, refused, room } from "./page.js";
 import { openForm } from "./rooms.js";
+import { countDevices } from "./whereabouts.js";
 
 /** @typedef {import("./here.js").Member} Member */
 
@@ -25,20 +25,25 @@ export async function openMembers() {
     dialog.close();
     openInvite();
   });
+  // Who comes and goes, and on how many devices, is told while one looks.
+  const look = () => (list.contains(document.activeElement) ? undefined : draw());
   const draw = () => list.replaceChildren(...knownMembers().map((member) => line(member, draw)));
+  addEventListener("whereabouts", look);
+  dialog.addEventListener("close", () => removeEventListener("whereabouts", look));
+  countDevices();
   draw();
 }
 
 /** @param {Member} member @param {() => void} redraw */
 function line(member, redraw) {
   const { client, name, role, muted_until: until } = member;
-  const portrait = el("span", { class: "av s", "aria-hidden": "true" });
-  paintPerson(portrait, client, name);
+  const { dot, text } = presenceOf(client);
   const more = el("button", { class: "btn sm", type: "button", "aria-label": `Actions for ${name}` }, "Actions");
   const items = client === me ? [] : actionsFor(member, redraw);
   more.addEventListener("click", () => openMenu(more, `Actions for ${name}`, items));
   const muted = until !== null && until > Date.now() ? el("span", { class: "badge slow" }, `muted until ${clock(until)}`) : null;
-  return el("li", {}, portrait, el("span", { class: "grow ell" }, name), muted, el("span", { class: "badge" }, role ?? "no member"), items.length > 0 ? more : null);
+  const words = el("span", { class: "grow two" }, el("span", { class: "ell" }, name), el("span", { class: "muted small" }, text));
+  return el("li", {}, portrait(client, name, dot), words, muted, el("span", { class: "badge" }, role ?? "no member"), items.length > 0 ? more : null);
 }
 
 /** @param {Member} member @param {() => void} redraw */
@@ -57,7 +62,7 @@ function actionsFor({ client, name, role, muted_until: until }, redraw) {
   };
   const write = { label: `Write to ${name}`, run: () => talkTo(client) };
   // Who has at least this rank cannot be moderated by us.
-  const isBelow = RANKS.indexOf(role ?? "member") < RANKS.indexOf(room.role ?? "member");
+  const isBelow = room.role === "owner" || RANKS.indexOf(role ?? "member") < RANKS.indexOf(room.role ?? "member");
   if (!isModerator() || !isBelow) return [write];
   const isMuted = until !== null && until > Date.now();
   return [

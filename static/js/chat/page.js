@@ -20,7 +20,7 @@ export const app = find("[data-room]");
 export const log = find("[data-log]");
 /** @type {string} */
 export const me = data.client;
-/** @type {{ slug: string, name: string, channel: string, topic?: string, kind?: string, role?: string | null, muted_until?: number | null }} */
+/** @type {{ slug: string, name: string, channel: string, topic?: string, kind?: string, role?: string | null, quiet?: boolean, muted_until?: number | null }} */
 export const room = data.room;
 export const memory = new RoomMemory(me, deviceStorage());
 export const people = new People(data.names, app.dataset.namesUrl ?? "", () => page.draw());

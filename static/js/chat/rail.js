@@ -7,9 +7,10 @@ import { el, find, icon } from "../dom.js";
 import { paintPerson } from "../shell.js";
 import { counted } from "../words.js";
 import { ask } from "./api.js";
-import { client, data, me, memory, room as current } from "./page.js";
+import { announce, client, data, me, memory, refused, room as current } from "./page.js";
+import { followPartners, whereaboutsOf } from "./whereabouts.js";
 
-/** @typedef {{ slug: string, name: string, topic: string, kind: string, channel: string, role: string | null, muted_until: number | null, unread: number, mentions: number, last_time: number, with?: string }} RoomInfo */
+/** @typedef {{ slug: string, name: string, topic: string, kind: string, channel: string, role: string | null, muted_until: number | null, unread: number, mentions: number, quiet: boolean, last_time: number, with?: string, here?: string }} RoomInfo */
 
 /** A channel for each room costs the server little, but not nothing. */
 const FOLLOWED_MOST = 40;
@@ -66,11 +67,14 @@ export function followInbox() {
 function drawRail() {
   const had = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.slug : undefined;
   const all = knownRooms();
-  find("[data-rooms]").replaceChildren(...all.filter((each) => each.kind !== "direct").map(item));
-  const direct = all.filter((each) => each.kind === "direct");
-  find("[data-direct]").replaceChildren(...direct.map(item));
-  find("[data-direct-title]").hidden = direct.length === 0;
+  const parts = { rooms: /** @type {RoomInfo[]} */ ([]), direct: /** @type {RoomInfo[]} */ ([]), quiet: /** @type {RoomInfo[]} */ ([]) };
+  for (const each of all) parts[each.quiet ? "quiet" : each.kind === "direct" ? "direct" : "rooms"].push(each);
+  for (const [part, listed] of Object.entries(parts)) {
+    find(`[data-${part}]`).replaceChildren(...listed.map(item));
+    find(`[data-title="${part}"]`).hidden = part !== "rooms" && listed.length === 0;
+  }
   drawDrafts();
+  drawWhereabouts();
   for (const each of all) drawUnread(each.slug);
   if (had !== undefined) links().find((link) => link.dataset.slug === had)?.focus();
 }
@@ -81,19 +85,49 @@ function item({ slug, name, kind, channel, with: other }) {
   /** @type {Node} */
   let sign = icon(isPrivate ? "lock" : "room");
   if (other !== undefined) {
-    const portrait = el("span", { class: "av s", "aria-hidden": "true" });
+    const portrait = el("span", { class: "av s" });
     paintPerson(portrait, other, name);
-    sign = portrait;
+    sign = el("span", { class: "with-dot", "aria-hidden": "true" }, portrait, el("span", { class: "here", "data-here-dot": true, hidden: true }));
   }
   const link = el(
     "a",
-    { href: `/chat/${slug}/`, "data-channel": channel, "data-slug": slug, "aria-current": slug === current.slug ? "page" : null },
+    { href: `/chat/${slug}/`, "data-channel": channel, "data-slug": slug, "data-with": other, "aria-current": slug === current.slug ? "page" : null },
     sign,
-    el("span", { class: "ell grow" }, name, isPrivate ? el("span", { class: "sr" }, ", private") : null),
+    el("span", { class: "ell grow" }, name, isPrivate ? el("span", { class: "sr" }, ", private") : null, other === undefined ? null : el("span", { class: "sr", "data-here-word": true })),
     el("span", { class: "draft", "data-draft": true, hidden: true }, "Draft"),
     el("span", { class: "count", "data-unread": true, hidden: true }),
   );
   return el("li", {}, link);
+}
+
+/** Says of everybody we talk with whether they have the chat open. */
+export function drawWhereabouts() {
+  for (const link of links()) {
+    const { with: who } = link.dataset;
+    if (who === undefined) continue;
+    const state = whereaboutsOf(who);
+    const dot = find("[data-here-dot]", link);
+    dot.hidden = state === null;
+    dot.className = `here ${state === null || state === "here" ? "" : state}`.trim();
+    find("[data-here-word]", link).textContent = state === null ? "" : state === "away" ? ", away" : state === "here" ? ", here" : ", was here";
+  }
+}
+
+addEventListener("whereabouts", drawWhereabouts);
+
+/** Whether this room counts mentions only. */
+export const isQuiet = () => rooms.get(current.slug)?.quiet ?? current.quiet === true;
+
+/** Makes this room a quiet one, or one as all others. */
+export async function setQuiet() {
+  const on = !isQuiet();
+  try {
+    await ask("POST", `/chat/${current.slug}/quiet`, { on });
+    reloadRooms();
+    announce(on ? `${current.name} is quiet: only mentions of you are counted.` : `${current.name} counts all new messages.`);
+  } catch (error) {
+    refused("The room stays as it is.", error);
+  }
 }
 
 /** @param {string} slug */
@@ -102,17 +136,18 @@ function drawUnread(slug) {
   const info = rooms.get(slug);
   if (!link || !info) return;
   // What is on the screen is being read: nothing is counted twice.
-  const unread = slug === current.slug ? 0 : info.unread;
+  const unread = slug === current.slug ? 0 : info.quiet ? info.mentions : info.unread;
   const isForMe = unread > 0 && (info.mentions > 0 || info.kind === "direct");
   const badge = find("[data-unread]", link);
   badge.hidden = unread === 0;
   badge.classList.toggle("you", isForMe);
-  badge.replaceChildren(unread > 99 ? "99+" : String(unread), el("span", { class: "sr" }, ` ${counted(unread, "new message")}${info.mentions > 0 ? ", you are mentioned" : ""}`));
+  badge.replaceChildren(unread > 99 ? "99+" : String(unread), el("span", { class: "sr" }, ` ${counted(unread, info.quiet ? "mention" : "new message")}${info.mentions > 0 && !info.quiet ? ", you are mentioned" : ""}`));
   link.classList.toggle("unread", unread > 0);
 }
 
 /** Counts what comes in the other rooms. */
 function followOthers() {
+  followPartners(knownRooms());
   for (const { slug, channel: name } of knownRooms().slice(0, FOLLOWED_MOST)) {
     if (slug === current.slug || followed.has(slug)) continue;
     followed.add(slug);
@@ -124,7 +159,8 @@ function followOthers() {
         info.unread += 1;
         if (Array.isArray(said?.mentions) && said.mentions.includes(me)) info.mentions += 1;
       } else if (event === "receipt" && by === me && said?.through >= serial - 1) Object.assign(info, { unread: 0, mentions: 0 });
-      else if (event === "receipt" && by === me) reloadRooms();
+      // Of its name, or of our part in it, the server knows.
+      else if (event === "room" || (event === "member" && said?.client === me) || (event === "receipt" && by === me)) reloadRooms();
       else return;
       drawUnread(slug);
     });

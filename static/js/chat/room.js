@@ -17,13 +17,14 @@ import { Mentions } from "./mentions.js";
 import { announce, app, channel, client, data, isAway, isModerator, log, me, memory, notice, page, room, scroller, view } from "./page.js";
 import { jumpTo, lookAround, showNewest } from "./past.js";
 import { openPictures } from "./picture.js";
-import { drawDrafts, followInbox } from "./rail.js";
+import { drawDrafts, drawWhereabouts, followInbox, isQuiet, reloadRooms, setQuiet } from "./rail.js";
 import { markReadSoon } from "./reading.js";
 import { openRooms, roomActions } from "./rooms.js";
 import { composers, edit, keepFailed, restoreFailed, send } from "./sending.js";
 import { sheet } from "./sheet.js";
 import { openThread, threadList } from "./thread.js";
 import * as timelines from "./timeline.js";
+import { beHere, drawMe } from "./whereabouts.js";
 
 /** @typedef {import("../../seriatim/frames.js").MessageFrame} MessageFrame */
 
@@ -48,8 +49,6 @@ channel.on("attached", ({ epoch, head, serial, ref }) => {
   if (!page.isFilled && page.timeline.epoch === null) {
     page.timeline = timelines.beginEpoch(page.timeline, epoch);
     if (head <= serial) filled();
-    // Refused: others do not see us, and nothing else changes. The client enters again by itself after a break.
-    channel.presence.enter().catch(() => {});
   } else ledger.resumed += 1;
   draw();
 });
@@ -107,7 +106,10 @@ function takeBatch(isLive) {
   log.setAttribute("aria-live", isLive && others > 0 ? "polite" : "off");
   draw();
   for (const { event, client: by } of frames) if (event === "message") stopsTyping(by);
-  if (frames.some(({ event }) => event === "member" || event === "room")) void loadMembers();
+  if (frames.some(({ event }) => event === "member" || event === "room")) {
+    void loadMembers();
+    reloadRooms();
+  }
   if (!isLive && page.isFilled && others > 1) announce(`${counted(others, "message")} received.`);
   markReadSoon();
 }
@@ -207,6 +209,7 @@ settings.addEventListener("click", () =>
     { label: "Members", run: openMembers },
     ...(room.kind === "direct" ? [] : [{ label: "Invite somebody", run: openInvite }]),
     ...(isModerator() ? [{ label: "Record of moderation", run: openAudit }] : []),
+    { label: isQuiet() ? "Count all new messages" : "Quiet: count mentions only", run: setQuiet },
     ...roomActions(),
   ]),
 );
@@ -234,8 +237,8 @@ const line = drawLine(client, {
   behind: () => (page.isFilled ? channel.behind : 0),
   onShown: (state) => {
     page.line = state;
-    find("[data-me-line]").textContent =
-      state.name === "live" || state.name === "slow" ? "Here" : state.name === "offline" ? "Offline on this device" : "Connecting";
+    drawMe();
+    drawWhereabouts();
     drawFoot();
     drawHere();
     drawTyping();
@@ -243,5 +246,8 @@ const line = drawLine(client, {
   },
 });
 channel.attach().catch(() => {});
+// Refused: others do not see us, and nothing else changes. The client enters again by itself after a break.
+channel.presence.enter().catch(() => {});
+beHere();
 followInbox();
 void loadMembers();
