@@ -163,8 +163,8 @@ def _png_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Segments up to the scan, one of them a frame header (ITU-T T.81 annex B), and an end of image."""
-    if not content.startswith(b"\xff\xd8\xff") or b"\xff\xd9" not in content[-64:]:
+    """Segments up to the scan, one of them a frame header (ITU-T T.81 annex B); behind the end only padding."""
+    if not content.startswith(b"\xff\xd8\xff") or not content.rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
         return None
     at, size = 2, None
     while True:
@@ -183,10 +183,30 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _gif_size(content: bytes) -> tuple[int, int] | None:
-    if not content.startswith((b"GIF87a", b"GIF89a")) or not content.rstrip(b"\0").endswith(b";"):
+    """Blocks from the screen to the trailer, and nothing but padding behind it; the largest of screen and images."""
+    if not content.startswith((b"GIF87a", b"GIF89a")):
         return None
     width, height = struct.unpack_from("<HH", content, 6)
-    return width, height
+    at, has_image = 13 + _gif_table_bytes(content[10]), False
+    while content[at] != 0x3B:
+        if content[at] == 0x2C:
+            left, top, wide, high = struct.unpack_from("<HHHH", content, at + 1)
+            width, height = max(width, left + wide), max(height, top + high)
+            at += 11 + _gif_table_bytes(content[at + 9])
+            has_image = True
+        elif content[at] == 0x21:
+            at += 2
+        else:
+            return None
+        while content[at]:  # sub-blocks
+            at += 1 + content[at]
+        at += 1
+    return (width, height) if has_image and not content[at + 1 :].strip(b"\0") else None
+
+
+def _gif_table_bytes(flags: int) -> int:
+    """How long the table of colours is that a block may have behind it."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _webp_size(content: bytes) -> tuple[int, int] | None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 LONG_S = 20_000 * MS
 
+#: What a browser says of a server, or a network, that is away.
+_AWAY = r"ERR_(CONNECTION|INTERNET_DISCONNECTED|FAILED|EMPTY|INCOMPLETE_CHUNKED)|WebSocket connection"
+
 
 class Person:
     """Somebody with a browser window of their own."""
@@ -100,11 +103,7 @@ class Person:
 
     def faults(self) -> list[str]:
         """Errors of the page, without those that a server which is away causes."""
-        return [
-            each
-            for each in self.complaints
-            if not re.search(r"ERR_CONNECTION|WebSocket connection|ERR_FAILED|ERR_EMPTY|ERR_INCOMPLETE_CHUNKED", each)
-        ]
+        return [each for each in self.complaints if not re.search(_AWAY, each)]
 
     def close(self) -> None:
         self.context.close()

@@ -48,7 +48,7 @@ def zipped() -> bytes:
 PNG = png()
 FRAME = b"\xff\xc0\0\x11\x08\0\x02\0\x03\x03" + b"\0" * 9
 JPEG = b"\xff\xd8\xff\xe0\0\x04ab" + FRAME + b"\xff\xda\0\x02" + b"data" + b"\xff\xd9"
-GIF = b"GIF89a\x03\0\x02\0" + b"\0" * 10 + b";"
+GIF = b"GIF89a\x03\0\x02\0\x80\0\0" + b"\0" * 6 + b"!\xfe\x02hi\0" + b",\0\0\0\0\x03\0\x02\0\0\x02\x02\x84Q\0;"
 WEBP_BODY = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 4 + b"\x02\0\0\x01\0\0"
 WEBP = b"RIFF" + struct.pack("<I", len(WEBP_BODY)) + WEBP_BODY
 PDF = b"%PDF-1.4\n1 0 obj\n%%EOF\n"

@@ -34,10 +34,10 @@ function tool(what, label, name) {
 /** @type {Element | null} */
 let bearer = null;
 
-/** The element of a message was filled anew: the bar comes back to it. */
+/** The element of a message was filled anew: the bar comes back to it, unless there is nothing left to do with it. */
 export function restoreBar() {
   if (bearer === null || bar.parentNode === bearer) return;
-  if (bearer.isConnected && bearer.matches("li.msg[data-serial]")) bearer.append(bar);
+  if (bearer.isConnected && bearer.matches("li.msg[data-serial]") && messageAt(bearer)?.deleted === null) bearer.append(bar);
 }
 
 /** @param {HTMLElement} list A list of messages. */
@@ -47,8 +47,8 @@ export function giveActions(list) {
     const node = event.target instanceof Element ? event.target.closest("li.msg[data-serial]") : null;
     if (node === null || node === bearer) return;
     if (messageAt(node)?.deleted !== null) return;
-    // What is being used stays where it is.
-    if (bar.contains(document.activeElement) && event.type !== "focusin") return;
+    // What is being used by keyboard stays where it is; a pointer that pressed a button has moved on.
+    if (bar.querySelector(":focus-visible") !== null && event.type !== "focusin") return;
     bearer = node;
     node.append(bar);
   };

@@ -5,7 +5,9 @@
 
 import { counted } from "../words.js";
 import { ask } from "./api.js";
+import { loadMembers } from "./here.js";
 import { announce, channel, log, me, page, PAGE, refused, room, rowContext, scroller, view } from "./page.js";
+import { reloadRooms } from "./rail.js";
 import * as timelines from "./timeline.js";
 
 /** The past is asked for this long before one has reached its end. */
@@ -78,6 +80,18 @@ async function takeFolded(place) {
   isFolded = true;
   return answer.messages.length;
 }
+
+/**
+ * The stream left something out, and with it what was said there about members, topic and who has seen what. The server
+ * knows how that ended.
+ */
+function readAnew() {
+  reloadRooms();
+  void loadMembers();
+  void load(() => takeFolded({}));
+}
+
+channel.on("discontinuity", readAnew);
 
 /** Shows a message, wherever it is, and washes it once. @param {number} serial @returns {Promise<boolean>} */
 export async function jumpTo(serial) {
