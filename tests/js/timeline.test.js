@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { gapBanner, gapText, lengthNote, seenText, stateLine } from "../../static/js/chat/copy.js";
+import { agoText, auditText, gapBanner, gapText, lengthNote, placeholderText, seenText, stateLine } from "../../static/js/chat/copy.js";
 import { rowsOf, threadRows } from "../../static/js/chat/rows.js";
 import * as timelines from "../../static/js/chat/timeline.js";
 
@@ -218,4 +218,24 @@ test("the composer says how much room is left only near the end", () => {
   assert.equal(lengthNote(100, 4000), "");
   assert.equal(lengthNote(3900, 4000), "100 characters left");
   assert.equal(lengthNote(7211, 4000), "3,211 characters over the limit");
+});
+
+test("the record and the composer say it in words", () => {
+  assert.equal(auditText("muted", "Bo", "10 minutes"), "muted Bo for 10 minutes");
+  assert.equal(auditText("muted", "Bo", "until 2026-11-23 05:00 UTC"), "muted Bo until 2026-11-23 05:00 UTC");
+  assert.equal(auditText("deleted", "#5", "of bo: an offer"), "deleted #5 of bo: an offer");
+  assert.equal(auditText("topic", "", ""), "removed the topic");
+  assert.equal(auditText("role", "Bo", "owner"), "made Bo owner");
+  assert.equal(placeholderText("lobby", false, null, 5), "Message #lobby");
+  assert.equal(placeholderText("Bo", true, 4, 5), "Message Bo");
+  assert.match(placeholderText("lobby", false, 60_000, 5), /^You are muted here until \d\d:\d\d$/);
+});
+
+test("how long ago somebody was seen is no more exact than it is measured", () => {
+  const now = 1_000_000_000;
+  const minute = 60_000;
+  assert.deepEqual(
+    [null, now, now - 4.9 * minute, now - 5 * minute, now - 119 * minute, now - 120 * minute, now - 47 * 60 * minute, now - 49 * 60 * minute].map((time) => agoText(time, now)),
+    ["not seen yet", "just now", "just now", "5 min ago", "119 min ago", "2 h ago", "47 h ago", "2 days ago"],
+  );
 });

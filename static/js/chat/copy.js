@@ -149,6 +149,36 @@ export function noticeText({ event, data }, nameOf) {
   }
 }
 
+/** What somebody did, after his name. @param {string} action @param {string} whom @param {string} detail As the record has it. */
+export function auditText(action, whom, detail) {
+  switch (action) {
+    case "created":
+      return "made the room";
+    case "renamed":
+      return `named the room ${detail}`;
+    case "topic":
+      return detail === "" ? "removed the topic" : `set the topic: ${detail}`;
+    case "kind":
+      return `made the room ${detail}`;
+    case "role":
+      return `made ${whom} ${detail}`;
+    case "muted":
+      return `muted ${whom} ${detail.startsWith("until") ? detail : `for ${detail}`}`;
+    case "unmuted":
+      return `let ${whom} write again`;
+    case "deleted":
+      return `deleted ${whom} ${detail}`.trimEnd();
+    default:
+      return `${action} ${whom} ${detail}`.trimEnd();
+  }
+}
+
+/** What stands in the empty field. @param {string} name @param {boolean} isDirect @param {number | null} mutedUntil @param {number} now */
+export function placeholderText(name, isDirect, mutedUntil, now) {
+  if (mutedUntil !== null && mutedUntil > now) return `You are muted here until ${clock(mutedUntil)}`;
+  return `Message ${isDirect ? "" : "#"}${name}`;
+}
+
 /** @param {number} length @param {number} most @returns {string} What the composer says; empty while there is room. */
 export function lengthNote(length, most) {
   const left = most - length;

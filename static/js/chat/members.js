@@ -1,8 +1,9 @@
 // Members of the room, what moderators do, and the record of what they did.
 
 import { el } from "../dom.js";
-import { clock, fullTime } from "../words.js";
+import { clock, dayLabel, fullTime } from "../words.js";
 import { ask } from "./api.js";
+import { auditText } from "./copy.js";
 import { confirm, labelled, openDialog, openMenu } from "./dialog.js";
 import { knownMembers, loadMembers, portrait, presenceOf } from "./here.js";
 import { talkTo } from "./jump.js";
@@ -121,8 +122,9 @@ export async function openAudit() {
     try {
       const { entries, more } = await ask("GET", `/chat/${room.slug}/audit`, { before });
       for (const { time, by, action, about, detail } of entries) {
-        const words = el("span", { class: "grow" }, el("b", {}, nameOf(by)), ` ${action} `, about ? el("b", {}, people.knows(about) ? nameOf(about) : about) : null, detail ? el("span", { class: "muted small" }, ` ${detail}`) : null);
-        list.append(el("li", {}, words, el("time", { class: "muted small", datetime: new Date(time).toISOString(), title: fullTime(time) }, `${new Date(time).toLocaleDateString("en-GB")} ${clock(time)}`)));
+        const whom = people.knows(about) ? nameOf(about) : about;
+        const words = el("span", { class: "grow" }, el("b", {}, nameOf(by)), ` ${auditText(action, whom, detail)}`);
+        list.append(el("li", {}, words, el("time", { class: "muted small", datetime: new Date(time).toISOString(), title: fullTime(time) }, `${dayLabel(time, Date.now())} ${clock(time)}`)));
       }
       before = entries[entries.length - 1]?.id;
       older.hidden = !more;

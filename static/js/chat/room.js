@@ -6,7 +6,7 @@ import { count, counted } from "../words.js";
 import { giveActions } from "./actions.js";
 import { Attachments } from "./attach.js";
 import { Composer } from "./composer.js";
-import { gapBanner } from "./copy.js";
+import { gapBanner, placeholderText } from "./copy.js";
 import { openMenu } from "./dialog.js";
 import { draw, drawFoot, drawPill, ledger } from "./draw.js";
 import { pickEmoji } from "./emoji.js";
@@ -214,11 +214,25 @@ settings.addEventListener("click", () =>
   ]),
 );
 
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let mutedTimer;
+
 /** What the server says about this room now. */
 addEventListener("rooms", () => {
   find("[data-topic]").textContent = room.topic ?? "";
   find("[data-room-name]").textContent = room.name;
+  drawPlaceholder();
 });
+
+function drawPlaceholder() {
+  clearTimeout(mutedTimer);
+  const until = room.muted_until ?? null;
+  composer.field.placeholder = placeholderText(room.name, room.kind === "direct", until, Date.now());
+  const left = (until ?? 0) - Date.now();
+  // No longer than a timer can: the next news of the rooms draws it again.
+  if (left > 0) mutedTimer = setTimeout(drawPlaceholder, Math.min(left + 1000, 86_400_000));
+}
+drawPlaceholder();
 
 // ---------------------------------------------------------------- start
 

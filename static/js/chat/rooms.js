@@ -1,7 +1,7 @@
 // Rooms: making one, finding one, joining and leaving, and what a room is called.
 
 import { el, icon } from "../dom.js";
-import { ask } from "./api.js";
+import { ApiError, ask } from "./api.js";
 import { confirm, labelled, openDialog } from "./dialog.js";
 import { isModerator, refused, room } from "./page.js";
 import { knownRooms, reloadRooms } from "./rail.js";
@@ -58,12 +58,20 @@ export function openRooms() {
   const dialog = openDialog({ title: "Rooms", name: "rooms", body: [make, list] });
 }
 
+/** A room's name, or why it is none. @param {HTMLInputElement} field */
+function nameIn(field) {
+  const name = field.value.trim();
+  if (name !== "") return name;
+  field.focus();
+  throw new ApiError("bad_frame", "A room needs a name.", "Up to 80 characters.");
+}
+
 function createRoom() {
   const name = el("input", { class: "input", maxlength: "80", autocomplete: "off", autofocus: true });
   const topic = el("input", { class: "input", maxlength: "200", autocomplete: "off" });
   const kind = el("select", { class: "input" }, el("option", { value: "public" }, "Public: everybody reads and writes"), el("option", { value: "private" }, "Private: members only"));
   openForm("Create a room", "create", "Create", [labelled("Name", name), labelled("Topic", topic), labelled("Who may enter", kind)], async () => {
-    const made = await ask("POST", "/chat/rooms", { name: name.value.trim(), topic: topic.value.trim(), kind: kind.value });
+    const made = await ask("POST", "/chat/rooms", { name: nameIn(name), topic: topic.value.trim(), kind: kind.value });
     location.assign(`/chat/${made.slug}/`);
   });
 }
@@ -72,7 +80,7 @@ export function editRoom() {
   const name = el("input", { class: "input", maxlength: "80", autocomplete: "off", autofocus: true, value: room.name });
   const topic = el("input", { class: "input", maxlength: "200", autocomplete: "off", value: room.topic ?? "" });
   openForm("Name and topic", "edit-room", "Save", [labelled("Name", name), labelled("Topic", topic)], async () => {
-    await ask("PATCH", `/chat/${room.slug}/room`, { name: name.value.trim(), topic: topic.value.trim() });
+    await ask("PATCH", `/chat/${room.slug}/room`, { name: nameIn(name), topic: topic.value.trim() });
     reloadRooms();
   });
 }
