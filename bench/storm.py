@@ -5,8 +5,9 @@ must be told when to come back, and they must not all come back at once.
 
 All connect as fast as the generator can. Those who are refused come back when `Retry-After` says. When the worker is
 full it stays so for a while; then some of those who are in leave every second, until the others have had their turn.
-A bystander publishes twenty durable messages a second and waits for each (`bench.probe`), and counts the pauses between
-heartbeats. A line for every five seconds.
+Nobody who is in may be lost: no connection may end but by leaving, and all are asked for a sign of life, before the
+first leave and at the end; otherwise the exit status is 1. A bystander publishes twenty durable messages a second and
+waits for each (`bench.probe`), and counts the pauses between heartbeats. A line for every five seconds.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bench.probe import Probe, describe, quantile
 LINE_S = 5.0
 HEARTBEAT_MS = 5000
 PING, PONG = b"\x89\x08seriatim", wire.masked(b"seriatim", 10)
+LIFE_ASKED, LIFE = wire.frame({"type": "ping", "ref": 2}), b'"type":"pong"'
 PROBES = 2
 """Connections of the bystander, which are in before the storm."""
 
@@ -37,6 +39,9 @@ AT_ONCE = 400
 """Handshakes on their way at a time: what the kernel's queue takes without losing any."""
 
 LIMIT_S = 600
+
+LIFE_S = 30
+"""How long one who is in may take for a sign of life."""
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Tally:
     admitted: int = 0
     retry_after_s: list[int] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
-    """Answers that are neither 101 nor 503, by their first line; connections that ended by themselves, as "lost"."""
+    """Answers that are neither 101 nor 503, by their first line."""
 
 
 class Storm:
@@ -66,9 +71,14 @@ class Storm:
         """In the order in which they got in."""
         self.served = 0
         """Clients that got in once."""
+        self.lost = 0
+        """Connections that were in and ended by themselves."""
+        self.silent: set[socket.socket] = set()
+        """Those that were asked for a sign of life and have given none."""
         self.tally = Tally()
         self.tries_at: Counter[int] = Counter()
         """Tries by second."""
+        self._heard: dict[socket.socket, bytes] = {}
         self._began = time.monotonic()
 
     @property
@@ -91,10 +101,12 @@ class Storm:
             if sock in self._coming:
                 self._answered(sock, data)
             elif not data:
-                self.tally.other["lost"] += 1
-                self._go(sock)
-            elif PING in data:
-                sock.sendall(PONG)
+                self._lose(sock)
+            else:
+                if sock in self.silent:
+                    self._hear(sock, data)
+                if PING in data:
+                    self._say(sock, PONG)
 
     def _start(self, number: int, now: float) -> None:
         self.tally.tries += 1
@@ -139,6 +151,30 @@ class Storm:
         # HTTP says it in whole seconds: within the second, everybody as he likes.
         heapq.heappush(self._due, (time.monotonic() + wait_s + random.random(), number))
 
+    def ask(self) -> None:
+        """Asks all who are in for a sign of life; `silent` are those who have given none yet."""
+        for sock in list(self.inside):
+            self.silent.add(sock)
+            self._say(sock, LIFE_ASKED)
+
+    def _hear(self, sock: socket.socket, data: bytes) -> None:
+        # The answer may come in two pieces.
+        heard = self._heard.pop(sock, b"") + data
+        if LIFE in heard:
+            self.silent.discard(sock)
+        else:
+            self._heard[sock] = heard[-len(LIFE) :]
+
+    def _say(self, sock: socket.socket, frame: bytes) -> None:
+        try:
+            sock.sendall(frame)
+        except OSError:
+            self._lose(sock)
+
+    def _lose(self, sock: socket.socket) -> None:
+        self.lost += 1
+        self._go(sock)
+
     def leave(self, count: int) -> None:
         """The first who came go, for good."""
         for sock in list(self.inside)[:count]:
@@ -146,6 +182,8 @@ class Storm:
 
     def _go(self, sock: socket.socket) -> None:
         del self.inside[sock]
+        self.silent.discard(sock)
+        self._heard.pop(sock, None)
         self._selector.unregister(sock)
         sock.close()
 
@@ -154,7 +192,8 @@ class Storm:
         return tally
 
 
-def run(server: Process, clients: int, room: int, rate: int, stay_s: float, leave_per_s: int) -> None:
+def run(server: Process, clients: int, room: int, rate: int, stay_s: float, leave_per_s: int) -> bool:
+    """Whether all got in, and nobody who was in was lost."""
     probe = Probe(server.port)
     time.sleep(3)
     print(f"before: publish → receive {describe(probe.noticed())} (median / 99 % / most)")
@@ -166,7 +205,7 @@ def run(server: Process, clients: int, room: int, rate: int, stay_s: float, leav
     began = line_at = time.monotonic()
     cpu_s = server.cpu_s()
     full_at: float | None = None
-    left = 0
+    left = asked = silent = 0
     others: Counter[str] = Counter()
     while storm.served < clients:
         storm.turn()
@@ -176,7 +215,12 @@ def run(server: Process, clients: int, room: int, rate: int, stay_s: float, leav
             break
         if full_at is None and len(storm.inside) >= room:
             full_at = now
+        if full_at is not None and not asked and now - full_at > stay_s - LIFE_S / 2:
+            asked = len(storm.inside)
+            storm.ask()
         if full_at is not None and now - full_at > stay_s:
+            silent += len(storm.silent)
+            storm.silent.clear()
             due = int((now - full_at - stay_s) * leave_per_s)
             storm.leave(due - left)
             left = due
@@ -194,16 +238,28 @@ def run(server: Process, clients: int, room: int, rate: int, stay_s: float, leav
                 f"| {len(storm.inside)} | {100 * used / seconds:.0f} % | {describe(noticed)} | {beats} |",
                 flush=True,
             )
+    others += storm.take_tally().other
+    silent += len(storm.silent)
+    storm.silent.clear()
+    asked += len(storm.inside)
+    storm.ask()
+    asked_at = time.monotonic()
+    while storm.silent and time.monotonic() - asked_at < LIFE_S:
+        storm.turn()
+    silent += len(storm.silent)
     tries = storm.tries_at
     first_s = next((second for second in range(max(tries) + 1) if tries[second] < rate), 0)
     later = [tries[second] for second in range(first_s, max(tries) + 1)]
     print(
         f"\n{storm.served} of {clients} got in after {time.monotonic() - began:.0f} s and {sum(tries.values())} tries. "
         f"After the first {first_s} s, tries in a second: {quantile(later, 0.5):.0f} in the middle, "
-        f"{max(later, default=0)} at most. Other answers: {dict(others) or 'none'}."
+        f"{max(later, default=0)} at most. Other answers: {dict(others) or 'none'}.\n"
+        f"Of those who were in, {storm.lost} connections were lost; of {asked} who were asked for a sign of life, "
+        f"{silent} gave none."
     )
     probe.stop()
     storm.leave(clients)
+    return storm.served == clients and not storm.lost and not silent
 
 
 def main(clients: int, room: int, rate: int, stay: float, leave: int) -> None:
@@ -219,8 +275,10 @@ def main(clients: int, room: int, rate: int, stay: float, leave: int) -> None:
         }
     )
     with machine.running("bench.site") as server:
-        run(server, clients, room, rate, stay, leave)
+        is_well = run(server, clients, room, rate, stay, leave)
     print(machine.describe())
+    if not is_well:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
