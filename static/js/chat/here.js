@@ -93,7 +93,7 @@ let drawnTyping = 0;
 export function presenceOf(who) {
   const member = channel.presence.members.get(who);
   const elsewhere = whereaboutsOf(who);
-  if (member === undefined && elsewhere === "here") return { dot: "", text: "Here, in another room" };
+  if (member === undefined && elsewhere === "here") return { dot: "", text: "in another room" };
   if (member === undefined) return { dot: "away", text: agoText(lastSeen(who), Date.now()) };
   const devices = devicesOf(who);
   return isAway() ? { dot: "unknown", text: "" } : { dot: "", text: devices > 1 ? `Here on ${counted(devices, UNIT)}` : "Here" };

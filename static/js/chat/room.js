@@ -220,6 +220,7 @@ let mutedTimer;
 /** What the server says about this room now. */
 addEventListener("rooms", () => {
   find("[data-topic]").textContent = room.topic ?? "";
+  find("[data-about-topic]").textContent = room.topic || "No topic yet.";
   find("[data-room-name]").textContent = room.name;
   drawPlaceholder();
 });
