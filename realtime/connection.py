@@ -126,6 +126,10 @@ class Connection:
         """How often rights may have changed: what was allowed before such a change must not count after it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused = False
+        self.name_message: Callable[[int, int], str] | None = None
+        """Gives an id to a message without one, by the number of its publish here and its place in it. For those whose
+        frames may come again as a whole."""
+        self._published_count = 0
         self._readable: asyncio.Event | None = None
         """For shells that wait in `readable`."""
         self.opened_at = now
@@ -594,6 +598,19 @@ class Connection:
     # ------------------------------------------------------------------ publishing
 
     def _publish(self, effect: session.Publish) -> None:
+        if self.name_message is not None:
+            self._published_count += 1
+            effect = session.Publish(
+                effect.op,
+                effect.channel,
+                tuple(
+                    [
+                        each if each.id is not None else each.with_id(self.name_message(self._published_count, index))
+                        for index, each in enumerate(effect.messages)
+                    ]
+                ),
+                effect.after,
+            )
         self._publishing.append(effect)
         self._publish_next()
 

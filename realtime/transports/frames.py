@@ -8,12 +8,15 @@ numbers, whichever worker gets them (`realtime.upstreams`).
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import hashlib
 import re
 import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -80,7 +83,7 @@ async def serve_frames(request: Request, send: Send, running: Worker, cors: list
     place = http.admit(request, running, returning=True)
     try:
         if ordered is None:
-            answers, _ = await _handle(running, identity, texts, place, reader, replay=False)
+            answers, _ = await _handle(running, identity, texts, place, reader)
         else:
             answers = await _handle_in_order(running, identity, texts, place, reader, *ordered)
     finally:
@@ -165,7 +168,9 @@ async def _handle_in_order(
     _handling.add(post)
     try:
         known = await http.ask(running, lambda: upstreams.reached(*key)) if seq > _reached.get(key, 0) else seq
-        answers, whole = await _handle(running, identity, texts, place, reader, replay=known >= seq)
+        answers, whole = await _handle(
+            running, identity, texts, place, reader, post=f"{name}/{seq}", replay=known >= seq
+        )
         if known < seq:
             if not whole:
                 # It will come again, and what is behind it must not overtake what it still has to publish.
@@ -248,13 +253,29 @@ def is_ref(value: object) -> bool:
     return type(value) is int and abs(value) <= MAX_INTEGER
 
 
+def _id_in(post: str, publish: int, index: int) -> str:
+    """Of a message without an id in a numbered post: the same whenever the post comes again."""
+    digest = hashlib.sha256(f"{post}/{publish}/{index}".encode()).digest()
+    return base64.urlsafe_b64encode(digest[:15]).decode()
+
+
 async def _handle(
-    running: Worker, identity: Identity, texts: list[str], place: Any, reader: str | None, *, replay: bool
+    running: Worker,
+    identity: Identity,
+    texts: list[str],
+    place: Any,
+    reader: str | None,
+    *,
+    post: str | None = None,
+    replay: bool = False,
 ) -> tuple[list[str], bool]:
-    """The answers to frames, as texts; and whether nothing of them is left to be sent again."""
+    """The answers to frames, as texts; and whether nothing of them is left to be sent again. `post`: its upstream and
+    number, where it has them."""
     link = AnswersLink()
     connection = Connection(running, link, "frames", place)
     connection.reader = reader
+    if post is not None:
+        connection.name_message = partial(_id_in, post)
     publishes: list[int] = []
     try:
         connection.open_as(identity)

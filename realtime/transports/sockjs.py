@@ -274,7 +274,9 @@ class PlatformHandler:
             self._connection.open(None)
 
     async def message(self, text: str) -> None:
-        if len(text.encode("utf-8", "replace")) > settings.MAX_FRAME_BYTES:
+        # Half of a pair, escaped: as a frame it is as bad as before, but it can be read.
+        text = text.encode("utf-8", "backslashreplace").decode()
+        if len(text.encode()) > settings.MAX_FRAME_BYTES:
             self._connection.receive_too_large()
             return
         self._connection.receive_text(text)
@@ -560,7 +562,11 @@ class Exchange:
         if session is None or session.handler is None or session.closing is not None or not self._may_use(session):
             await self._answer(404, b"", PLAIN, self.cors)
             return
-        body = (await self.request.body(settings.ROUND_MAX_BYTES)).decode("utf-8", "surrogatepass")
+        try:
+            body = (await self.request.body(settings.ROUND_MAX_BYTES)).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            await self._answer(500, b"Broken JSON encoding.", PLAIN, self.cors)
+            return
         if form and self.request.media_type == "application/x-www-form-urlencoded":
             body = parse_qs(body, keep_blank_values=True).get("d", [""])[0]
         if not body:

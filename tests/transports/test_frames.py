@@ -198,6 +198,21 @@ async def test_a_replayed_post_is_answered_and_has_no_effect_again() -> None:
         await peer.nothing_else()
 
 
+async def test_messages_without_an_id_are_known_when_their_post_comes_again() -> None:
+    body = [publish("a", 1, 2), {"type": "signal", "channel": "a", "event": "x"}, publish("a", 3), publish("b", 1)]
+    first = await post(*body, query=numbered(1))
+    assert [each["serials"] for each in first] == [[1, 2], [3], [1]]
+    second = await post(*body, query=numbered(1))
+    assert [(each["serials"], each["duplicates"]) for each in second] == [([1, 2], [0, 1]), ([3], [0]), ([1], [0])]
+    # Another body under a number that was handled: what was stored stays, and the client is told.
+    (forged,) = await post(publish("a", "forged"), query=numbered(1))
+    assert (forged["serials"], forged["conflicts"]) == ([1], [0])
+    # The same messages under the next number are others, and so are those of another client.
+    (third,) = await post(publish("a", 1), query=numbered(2))
+    (other,) = await post(publish("a", 1), query=numbered(1), auth=token("bo"))
+    assert (third["serials"], other["serials"]) == ([4], [5])
+
+
 async def test_a_post_of_which_something_is_refused_for_now_holds_up_those_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

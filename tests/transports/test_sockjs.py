@@ -172,6 +172,9 @@ async def test_what_cannot_be_read_is_refused() -> None:
     assert await poll() == "o"
     for body in (b"", b'["x', b"[1]", b"{}", b"7"):
         assert (await asked("POST", f"{BASE}/xhr_send", body=body)).status == 500
+    for body in (b'["\xff\xfe"]', b"\xff", b"[" * 100_000, b"[" + b"9" * 6000 + b"]"):
+        broken = await asked("POST", f"{BASE}/xhr_send", body=body)
+        assert (broken.status, broken.body) == (500, b"Broken JSON encoding.")
     assert (await asked("GET", f"{BASE}/xhr")).status == 405
     for path in ("/sockjs/a", "/sockjs/a./b/xhr", "/sockjs//b/xhr", "/sockjs/iframe.html", "/sockjs/a/b/nothing"):
         assert (await asked("POST", path)).status == 404
@@ -201,6 +204,17 @@ async def test_an_id_that_is_easily_guessed_opens_no_session() -> None:
     for name in ("a", "1234567"):
         assert (await asked("POST", f"/sockjs/000/{name}/xhr")).status == 404
     assert await poll("/sockjs/000/12345678") == "o"
+
+
+async def test_half_of_a_pair_is_a_bad_frame_and_the_session_goes_on() -> None:
+    assert await poll() == "o"
+    await say(auth())
+    assert frames_in(await poll())[0]["type"] == "ready"
+    for text in (b'["\\ud800"]', b'["{\\"type\\":\\"ping\\",\\"ref\\":\\"\\udfff\\"}"]'):
+        assert (await asked("POST", f"{BASE}/xhr_send", body=text)).status == 204
+        assert frames_in(await poll())[0]["code"] == "bad_frame"
+    await say({"type": "ping", "ref": 1})
+    assert frames_in(await poll())[0]["type"] == "pong"
 
 
 async def test_origins_and_room_are_checked() -> None:
