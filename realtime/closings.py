@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
-from realtime.mirror import Mirror
+from realtime.mirror import Glance, Mirror
 from realtime.models import Channel
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName
@@ -62,9 +63,13 @@ def _set(channel: ChannelName, *, to_closed: bool) -> bool:
 
 
 def _read() -> frozenset[str]:
-    rows = Channel.objects.using(settings.DATABASE).filter(closed__isnull=False)
-    return frozenset(rows.order_by().values_list("name", flat=True))
+    return frozenset(_rows())
 
 
-mirror: Final = Mirror("Closed channels", _read, frozenset[str]())
+def _rows() -> QuerySet[Channel, str]:
+    closed = Channel.objects.using(settings.DATABASE).filter(closed__isnull=False)
+    return closed.order_by().values_list("name", flat=True)
+
+
+mirror: Final = Mirror("Closed channels", _read, frozenset[str](), glance=Glance(_rows))
 """The names of all of them."""

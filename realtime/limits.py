@@ -9,14 +9,15 @@ sizes), connections (connections, attachments), presence (members), tokens (life
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from django.db.models import QuerySet
 from django.db.models.signals import post_delete, post_save
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
-from realtime.mirror import Mirror
+from realtime.mirror import Glance, Mirror
 from realtime.models import Limit
 from realtime.protocol.names import ChannelName, namespace_of
 
@@ -176,11 +177,15 @@ def _strictest(values: object) -> int | None:
 
 
 def _read() -> _Table:
-    rows = Limit.objects.using(settings.DATABASE).values(*_COLUMNS)
-    return _Table({(row["scope"], row["name"]): _Row(**row) for row in rows})
+    return _Table({(row["scope"], row["name"]): _Row(**row) for row in _rows()})
 
 
-mirror: Final = Mirror("Limits", _read, _Table())
+def _rows() -> QuerySet[Limit, dict[str, Any]]:
+    rows: QuerySet[Limit, dict[str, Any]] = Limit.objects.using(settings.DATABASE).values(*_COLUMNS)
+    return rows
+
+
+mirror: Final = Mirror("Limits", _read, _Table(), glance=Glance(_rows))
 """All rows."""
 
 

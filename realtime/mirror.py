@@ -15,10 +15,12 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from django.db import Error, InterfaceError, OperationalError, connections
+from django.db.models import QuerySet
 
 from realtime import elsewhere
+from realtime.conf import settings
 
-__all__ = ["Mirror", "drop_broken_connections", "read_again_if_broken"]
+__all__ = ["Glance", "Mirror", "drop_broken_connections", "read_again_if_broken"]
 
 logger = logging.getLogger("realtime.mirror")
 
@@ -36,14 +38,27 @@ class Mirror(Generic[T]):
     and one that found nothing new leaves it: whoever keeps what he made of it compares by identity."""
 
     def __init__(
-        self, what: str, read: Callable[[], T], nothing: T, *, every_s: float = 0.0, refresher_gone_s: float = 5.0
+        self,
+        what: str,
+        read: Callable[[], T],
+        nothing: T,
+        *,
+        glance: Callable[[], object] | None = None,
+        every_s: float = 0.0,
+        refresher_gone_s: float = 5.0,
     ) -> None:
-        """`read` asks the database; `nothing` is the value before the first reading. `every_s`: how old a worker lets
-        it become that has heard of no change. `refresher_gone_s`: while a worker looks after it requests leave the
+        """`read` asks the database; `nothing` is the value before the first reading. `glance` asks it for all that the
+        reading depends on: while that is the same a worker reads no more (see `Glance`). `every_s`: how old a worker
+        lets it become that has heard of no change. `refresher_gone_s`: while a worker looks after it requests leave the
         reading to him; if he has not for so long, they take over."""
         self.value = nothing
         self._what = what
         self._read = read
+        self._glance = glance
+        self._version = 0
+        """How often the value was read, changed, or said to be old."""
+        self._seen: tuple[int, object] | None = None
+        """The version of the value, and what the glance before its reading saw."""
         self._nothing = nothing
         self._every_s = every_s
         self._refresher_gone_s = refresher_gone_s
@@ -86,6 +101,8 @@ class Mirror(Generic[T]):
     def load(self) -> T:
         """Reads now. For threads; a worker does it before it serves. Raises what the database raises."""
         for _ in range(READS_MOST):
+            with self._lock:
+                self._version += 1
             changes, read_at = self._changes, time.monotonic()
             value = read_again_if_broken(self._read)
             with self._lock:
@@ -104,10 +121,25 @@ class Mirror(Generic[T]):
     def refresh(self, *, now: bool = False) -> bool:
         """`load`, when it is time, for a worker's reader thread, every second; True."""
         moment = time.monotonic()
-        if now or moment - self._read_at >= self._every_s:
+        if self._glance is not None:
+            self._look(moment, self._glance, now=now)
+        elif now or moment - self._read_at >= self._every_s:
             self.load()
         self._refreshed_at = moment
         return True
+
+    def _look(self, moment: float, glance: Callable[[], object], *, now: bool) -> None:
+        # Before the reading: what is changed in between is in the value, and seen by the next glance.
+        seen = read_again_if_broken(glance)
+        with self._lock:
+            if not now and self._seen == (self._version, seen):
+                self._read_at = max(self._read_at, moment)
+                return
+            version = self._version + 1
+        self.load()
+        with self._lock:
+            # Had somebody else read meanwhile, or changed it, nobody would know which of the two the value is.
+            self._seen = (version, seen) if self._version == version else None
 
     # ------------------------------------------------------------------ changing
 
@@ -115,6 +147,7 @@ class Mirror(Generic[T]):
         """The value is old: also when another process said so. Any thread; reads nothing."""
         with self._lock:
             self._changes += 1
+            self._version += 1
             self._read_at = self._refreshed_at = -math.inf
         for listener in list(self._on_stale):
             _call(listener)
@@ -123,6 +156,7 @@ class Mirror(Generic[T]):
         """Puts in what the value becomes by facts that need no reading. Any thread."""
         with self._lock:
             self._changes += 1
+            self._version += 1
             before, self.value = self.value, make(self.value)
             after = self.value
         if after != before:
@@ -132,6 +166,7 @@ class Mirror(Generic[T]):
         """Forgets everything (tests)."""
         with self._lock:
             self.value, self._was_read = self._nothing, False
+            self._version += 1
             self._read_at = self._refreshed_at = -math.inf
 
     # ------------------------------------------------------------------ telling
@@ -166,6 +201,26 @@ def _call(listener: Callable[..., object], *arguments: object) -> None:
         listener(*arguments)
     except Exception:  # one listener's fault must not keep the others on what was
         logger.exception("A listener for changes failed.")
+
+
+class Glance:
+    """The rows of a query, as the database gives them. Compiled once: Django takes ten times as long for that as the
+    database for an answer, and it is asked every second. So nothing in the query may depend on the time."""
+
+    def __init__(self, make: Callable[[], QuerySet[Any, Any]]) -> None:
+        self._make = make
+        self._compiled: dict[str, tuple[str, str, tuple[Any, ...]]] = {}
+        """Alias, SQL and parameters, by the database of the platform."""
+
+    def __call__(self) -> object:
+        compiled = self._compiled.get(settings.DATABASE)
+        if compiled is None:
+            rows = self._make()
+            compiled = self._compiled[settings.DATABASE] = (rows.db, *rows.query.get_compiler(rows.db).as_sql())
+        alias, sql, parameters = compiled
+        with connections[alias].cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall()
 
 
 # ---------------------------------------------------------------- connections of long-lived threads

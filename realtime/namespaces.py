@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+from django.db.models import QuerySet
 from django.db.models.signals import post_delete, post_save
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
-from realtime.mirror import Mirror
+from realtime.mirror import Glance, Mirror
 from realtime.models import Namespace
 from realtime.protocol.errors import ProtocolError
 from realtime.protocol.names import ChannelName, namespace_of
@@ -104,7 +105,12 @@ def _known(rules: Mapping[str, Rules] | None) -> Mapping[str, Rules]:
 
 
 def _read() -> Mapping[str, Rules]:
-    return MappingProxyType({row["name"]: _rules(row) for row in Namespace.objects.values(*_COLUMNS)})
+    return MappingProxyType({row["name"]: _rules(row) for row in _rows()})
+
+
+def _rows() -> QuerySet[Namespace, dict[str, Any]]:
+    rows: QuerySet[Namespace, dict[str, Any]] = Namespace.objects.values(*_COLUMNS)
+    return rows
 
 
 def _rules(row: Mapping[str, object]) -> Rules:
@@ -117,7 +123,7 @@ def _rules(row: Mapping[str, object]) -> Rules:
     return Rules(**given)  # type: ignore[arg-type]  # the columns are the fields, and their types the database's
 
 
-mirror: Final = Mirror[Mapping[str, Rules] | None]("Namespaces", _read, None)
+mirror: Final = Mirror[Mapping[str, Rules] | None]("Namespaces", _read, None, glance=Glance(_rows))
 """All namespaces by name; None before the first reading."""
 
 

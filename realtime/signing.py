@@ -22,12 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from django.conf import settings as django_settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from realtime import elsewhere
 from realtime.conf import settings
 from realtime.elsewhere import after_commit
-from realtime.mirror import Mirror
+from realtime.mirror import Glance, Mirror
 from realtime.models import SigningKey
 
 __all__ = ["Given", "generate", "import_public", "known", "make_current", "mirror", "retire"]
@@ -68,9 +69,14 @@ def _read() -> tuple[Mapping[str, Given], str | None]:
     return found, signs
 
 
-def _rows() -> list[SigningKey]:
+def _rows(now: datetime | Now | None = None) -> QuerySet[SigningKey]:
     valid = SigningKey.objects.using(settings.DATABASE).exclude(state=SigningKey.State.RETIRED)
-    return list(valid.filter(Q(retires__isnull=True) | Q(retires__gt=datetime.now(UTC))).order_by("pk"))
+    return valid.filter(Q(retires__isnull=True) | Q(retires__gt=now or datetime.now(UTC))).order_by("pk")
+
+
+def _rows_by_the_database() -> QuerySet[SigningKey]:
+    """The same at whatever time it is asked."""
+    return _rows(Now())
 
 
 def _given(row: SigningKey) -> Given:
@@ -84,7 +90,9 @@ def _given(row: SigningKey) -> Given:
     return given
 
 
-mirror: Final = Mirror[tuple[Mapping[str, Given], str | None]]("Signing keys", _read, ({}, None))
+mirror: Final = Mirror[tuple[Mapping[str, Given], str | None]](
+    "Signing keys", _read, ({}, None), glance=Glance(_rows_by_the_database)
+)
 """What `known` gives."""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import OperationalError
 
-from realtime import mirror
+from realtime import closings, limits, mirror, namespaces, signing
 from realtime.mirror import READS_MOST, Mirror
+from realtime.models import Channel, Limit, Namespace, SigningKey
 from tests.conftest import MS, eventually
 
 
@@ -203,3 +205,100 @@ def test_one_thread_reads_and_the_others_wait_only_for_the_first_reading(copy: M
     go_on.set()
     reader.join(20_000 * MS)
     eventually(lambda: second == [2])
+
+
+# ---------------------------------------------------------------------- a glance before a reading
+
+
+@pytest.fixture
+def glanced(rows: Rows) -> Mirror[int]:
+    return Mirror("Numbers", rows.read, 0, glance=lambda: rows.number)
+
+
+def test_a_worker_reads_again_only_what_looks_otherwise(glanced: Mirror[int], rows: Rows, clock: Clock) -> None:
+    for number, reads in ((1, 1), (1, 1), (2, 2), (2, 2), (1, 3)):
+        rows.number = number
+        clock.now += 1
+        assert glanced.refresh()
+        assert (glanced.value, rows.reads) == (number, reads)
+    glanced.stale()
+    assert glanced.refresh() and rows.reads == 4, "it was said to be old"
+    assert glanced.refresh(now=True) and rows.reads == 5
+    clock.now += 0.5
+    assert glanced.current() == 1 and not glanced.is_stale and rows.reads == 5
+
+
+def test_what_somebody_else_read_is_compared_with_nothing_that_was_seen_before(
+    glanced: Mirror[int], rows: Rows
+) -> None:
+    glanced.refresh()
+    rows.number = 2
+    assert glanced.load() == 2
+    rows.number = 1
+    glanced.refresh()
+    assert glanced.value == 1, "it looks as it did when the worker read, and is not what was read since"
+    glanced.change(lambda before: 7)
+    glanced.refresh()
+    assert glanced.value == 1
+
+
+def test_a_reading_that_was_overtaken_is_no_match_for_its_glance(
+    glanced: Mirror[int], rows: Rows, clock: Clock
+) -> None:
+    def overtaken() -> None:
+        rows.number, rows.meanwhile = 2, lambda: None
+        clock.now += 0.01
+        glanced.load()
+        rows.number = 1
+
+    rows.meanwhile = overtaken
+    glanced.refresh()
+    assert glanced.value == 2
+    glanced.refresh()
+    assert glanced.value == 1
+
+
+@pytest.mark.django_db
+def test_a_glance_sees_what_the_reading_depends_on() -> None:
+    """Of every mirror that has one, on a real table: a row that comes, changes, and goes, by whatever road."""
+    known = namespaces.mirror
+    known.refresh(now=True)
+    name = "glanced"
+    Namespace.objects.bulk_create([Namespace(name=name, window_max=777)])
+    known.refresh()
+    assert known.value is not None and known.value[name].window_max == 777
+    Namespace.objects.filter(name=name).update(window_max=778)
+    known.refresh()
+    assert known.value[name].window_max == 778
+    Namespace.objects.filter(name=name).delete()
+    known.refresh()
+    assert name not in known.value
+
+    Limit.objects.bulk_create([Limit(scope="client", name="ana", attachments=7)])
+    limits.mirror.refresh()
+    assert limits.of("ana", None, "room").attachments == 7
+    Limit.objects.update(attachments=8)
+    limits.mirror.refresh()
+    assert limits.of("ana", None, "room").attachments == 8
+
+    Channel.objects.bulk_create([Channel(name="shut", namespace_id="default", closed=datetime.now(UTC))])
+    closings.mirror.refresh()
+    assert "shut" in closings.mirror.value
+    Channel.objects.update(closed=None)
+    closings.mirror.refresh()
+    assert "shut" not in closings.mirror.value
+
+    signing.mirror.refresh()
+    key = signing.generate("HS256")
+    signing.mirror.refresh()
+    assert key.kid in signing.mirror.value[0]
+    SigningKey.objects.update(retires=datetime.now(UTC) + timedelta(seconds=1))
+    signing.mirror.refresh()
+    seen = signing.mirror.value
+    assert key.kid in seen[0]
+
+    def is_retired() -> bool:
+        signing.mirror.refresh()
+        return key.kid not in signing.mirror.value[0]
+
+    eventually(is_retired)

@@ -106,10 +106,10 @@ def test_what_signs_is_not_in_the_database_in_clear() -> None:
         assert (given.get("secret") or given["private_key"]) not in row.material
         assert "PRIVATE" not in row.material
     with override_settings(SECRET_KEY="another-secret" * 5):
-        signing.mirror.refresh()
+        signing.mirror.refresh(now=True)
         assert signing.known() == ({}, None), "encrypted with a key that is gone"
     with override_settings(SECRET_KEY="another-secret" * 5, SECRET_KEY_FALLBACKS=["only-for-tests-" + "k" * 40]):
-        signing.mirror.refresh()
+        signing.mirror.refresh(now=True)
         assert len(signing.known()[0]) == 4
 
 
