@@ -215,3 +215,26 @@ def test_the_front_page_is_readable_in_the_dark_and_on_a_phone(site: ServerProce
     shot(page, "front-phone")
     assert page.evaluate("document.documentElement.scrollWidth <= 360"), "nothing scrolls sideways"
     assert found == []
+
+
+def test_what_an_operator_announces_stands_on_every_page_until_it_is_closed(
+    site: ServerProcess, browser: Browser
+) -> None:
+    viewer, found = log_in(site, browser, "viewer")
+    viewer.set_viewport_size({"width": 360, "height": 800})
+    viewer.goto(f"{site.url}/cursors/")
+    viewer.locator("[data-line-chip] b", has_text="Live").wait_for()
+    operator, complaints_of_operator = log_in(site, browser, "operator")
+    operator.click("text=Announce to all")
+    operator.fill("textarea", "Back at six. <b>Really</b>")
+    operator.click("button[value=look]")
+    assert operator.locator(".desk-quote").inner_text() == "Back at six. <b>Really</b>"
+    operator.click("button[value=announce]")
+    operator.locator("text=Announced to").first.wait_for()
+    shown = viewer.locator("[role=status] > div", has_text="Back at six. <b>Really</b>")
+    shown.wait_for()
+    shot(viewer, "announced-phone")
+    assert viewer.evaluate("document.documentElement.scrollWidth <= 360"), "nothing scrolls sideways"
+    shown.get_by_role("button", name="Close").click()
+    shown.wait_for(state="detached")
+    assert found == complaints_of_operator == []
