@@ -63,7 +63,6 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
         "groups": _groups(visible, quiet),
         "room": current,
         "role": role,
-        "members": members,
         "me": person(user),
         "page_data": {
             "client": person(user)["client"],

@@ -33,14 +33,25 @@ def site(postgres_server: Postgres, redis_server: Redis) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def sessions() -> dict[str, Any]:
+    """Cookies of those who have logged in: once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def meet(site: Site, browser: Browser) -> Iterator[Meet]:
-    """`meet("ana")` gives a window in which ana is logged in."""
+def meet(site: Site, browser: Browser, sessions: dict[str, Any]) -> Iterator[Meet]:
+    """`meet("ana")` gives a window in which ana is logged in, and nothing else is kept."""
     met: list[Person] = []
 
     def make(name: str, **context: object) -> Person:
-        met.append(Person(site, browser, name, **context).log_in())
-        return met[-1]
+        person = Person(site, browser, name, **context)
+        met.append(person)
+        if name in sessions:
+            person.context.add_cookies(sessions[name])
+        else:
+            sessions[name] = person.log_in().context.cookies()
+        return person
 
     yield make
     for person in met:
@@ -416,6 +427,21 @@ def test_it_is_told_who_is_there_and_on_how_many_devices(meet: Meet) -> None:
     assert ana.page.locator("[data-me-line]").inner_text() == "Here"
     for each in (ana, bo, phone):
         assert each.faults() == []
+
+
+def test_who_moderates_by_keyboard_goes_on_where_they_were(meet: Meet) -> None:
+    ana = meet("ana")
+    ana.enter("stage-crew")
+    ana.page.locator("[data-here-count]").click()
+    for item in ("Mute for 10 minutes", "Let them write again"):
+        ana.page.get_by_role("button", name="Actions for Chidi").focus()
+        ana.page.keyboard.press("Enter")
+        ana.page.get_by_role("menuitem", name=item).focus()
+        ana.page.keyboard.press("Enter")
+        muted = ana.page.locator("dialog li", has_text="Chidi").get_by_text("muted until")
+        muted.wait_for(state="visible" if item.startswith("Mute") else "detached")
+        assert ana.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Actions for Chidi"
+    assert ana.faults() == []
 
 
 @pytest.mark.slow

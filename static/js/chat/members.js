@@ -28,7 +28,13 @@ export async function openMembers() {
   });
   // Who comes and goes, and on how many devices, is told while one looks.
   const look = () => (list.contains(document.activeElement) ? undefined : draw());
-  const draw = () => list.replaceChildren(...knownMembers().map((member) => line(member, draw)));
+  const draw = () => {
+    // Who works by keyboard goes on where they were.
+    const had = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.client : undefined;
+    list.replaceChildren(...knownMembers().map((member) => line(member, draw)));
+    const buttons = /** @type {HTMLElement[]} */ ([...list.querySelectorAll("[data-client]")]);
+    if (had !== undefined) buttons.find((button) => button.dataset.client === had)?.focus();
+  };
   addEventListener("whereabouts", look);
   dialog.addEventListener("close", () => removeEventListener("whereabouts", look));
   countDevices();
@@ -39,7 +45,7 @@ export async function openMembers() {
 function line(member, redraw) {
   const { client, name, role, muted_until: until } = member;
   const { dot, text } = presenceOf(client);
-  const more = el("button", { class: "btn sm", type: "button", "aria-label": `Actions for ${name}` }, "Actions");
+  const more = el("button", { class: "btn sm", type: "button", "data-client": client, "aria-label": `Actions for ${name}` }, "Actions");
   const items = client === me ? [] : actionsFor(member, redraw);
   more.addEventListener("click", () => openMenu(more, `Actions for ${name}`, items));
   const muted = until !== null && until > Date.now() ? el("span", { class: "badge slow" }, `muted until ${clock(until)}`) : null;
