@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.agreement import assert_agreed, assert_copy_is_exact, listen, record_line, said_by_line, worker_of
 from tests.conftest import eventually
 from tests.pages import LONG_S, Person
 from tests.servers import Postgres, Redis, Site
@@ -69,7 +72,7 @@ def pick(person: Person, text: str, item: str) -> None:
     person.page.get_by_role("menuitem", name=item).click()
 
 
-def test_two_people_and_three_tabs_see_the_same_of_everything_done_to_messages(meet: Meet) -> None:
+def test_two_people_and_three_tabs_see_the_same_of_everything_done_to_messages(site: Site, meet: Meet) -> None:
     ana, bo = meet("ana"), meet("bo")
     ana.enter("features")
     bo.enter("features")
@@ -142,9 +145,8 @@ def test_two_people_and_three_tabs_see_the_same_of_everything_done_to_messages(m
     eventually(lambda: "Sent · Seen by Bo" in ana.states, LONG_S, what="seen")
     bo.page.locator("#text").press_sequentially("hm")
     ana.page.get_by_text("Bo is typing").wait_for()
-    for each in everybody:
-        each.assert_whole()
     bo.wait_for_texts("the last one")
+    assert_agreed(site, "features", everybody, {"ana": "Ana", "bo": "Bo"})
     before = bo.page.evaluate(_CONTENT)
     bo.page.reload()
     bo.wait_for_word("Live")
@@ -278,25 +280,69 @@ def test_files_go_with_a_message_and_lying_ones_stay_with_the_text(meet: Meet, t
     bo.wait_for_texts("the canopy", "with a lie")
 
 
-def test_text_that_would_be_a_program_is_text(meet: Meet) -> None:
-    ana, bo = meet("ana"), meet("bo")
+def test_what_would_be_a_program_is_text_wherever_it_is_drawn(meet: Meet) -> None:
+    """Messages, names of people, rooms and files, topics, reactions, notices, the record, what is found, links."""
+    ana = meet("ana")
+    page = ana.page
+    page.route("**/chat/files/x/*", lambda route: route.fulfill(body="", content_type="image/png"))
     ana.enter("escaping")
-    bo.enter("escaping")
-    for nasty in _NASTY:
-        ana.say(nasty)
-    bo.page.wait_for_function(
-        "count => document.querySelectorAll('[data-list] li.msg[id] .text').length === count", arg=len(_NASTY)
-    )
-    assert bo.page.locator("[data-list] :is(script, iframe, svg:not(.ico), img, style, object)").count() == 0
-    assert bo.page.evaluate("window.hacked") is None
-    hrefs = bo.page.eval_on_selector_all("[data-list] .text a", "all => all.map(one => one.protocol)")
-    assert set(hrefs) <= {"https:"}
-    attributes = bo.page.eval_on_selector_all(
-        "[data-list] .text *",
-        "all => all.flatMap(one => one.getAttributeNames()).filter(name => name.startsWith('on'))",
-    )
-    assert attributes == []
-    assert bo.faults() == []
+
+    def look(where: str) -> None:
+        """The words are there, also in fields and attributes that are read out, and no element was made of them."""
+        told = "all => all.flatMap((node) => [node, ...node.querySelectorAll('input, [title], [alt], [aria-label]')])"
+        told += ".map((one) => [one.textContent, one.value, one.title, one.alt, one.ariaLabel].join(' ')).join(' ')"
+        eventually(lambda: "<x-evil" in page.eval_on_selector_all(where, told), LONG_S, what=f"the words in {where}")
+        assert page.locator("x-evil, [onclick], [onerror], [onload], [onmouseover], iframe, object, embed").count() == 0
+        assert page.locator("[data-list] :is(script, style, form, svg:not(.ico), img:not(.photo img))").count() == 0
+        assert set(page.eval_on_selector_all("a[href]", "all => all.map(one => one.protocol)")) <= {"http:", "https:"}
+
+    texts = page.locator("[data-list] li.msg[id] .text")
+    eventually(lambda: texts.count() >= len(_NASTY), LONG_S)
+    hrefs = page.eval_on_selector_all("[data-list] .text a", "all => all.map(one => one.href)")
+    assert hrefs and all(each.startswith("https://a.example/") for each in hrefs)
+    for where in (
+        "[data-list] .text",
+        "[data-list] .by b",
+        "[data-list] .rx",
+        "[data-list] .filec",
+        "[data-list] .photo",
+    ):
+        look(where)
+    look("[data-list] .text a[href='https://a.example/label']")
+    look("[data-list] li:not(.msg)")
+    for where in (
+        "[data-room-name]",
+        "[data-topic]",
+        "#rail a[data-slug=escaping]",
+        "#rail [data-with=mallory]",
+        "#side",
+    ):
+        look(where)
+    page.locator("[data-list] .photo").first.click()
+    look("[data-dialog=picture]")
+    page.keyboard.press("Escape")
+    message(ana, "a place to answer").focus()
+    page.keyboard.press("t")
+    look("[data-thread-list]")
+    page.locator("[data-thread-close]").click()
+    for item, name in (("Members", "members"), ("Record of moderation", "audit"), ("Name and topic", "edit-room")):
+        page.get_by_role("button", name="Room settings").click()
+        page.get_by_role("menuitem", name=item).click()
+        look(f"[data-dialog={name}]")
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Create or browse rooms").click()
+    look("[data-dialog=rooms]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+k")
+    for words in ("x-evil", "mallory", "answer"):  # rooms and messages, people, a thread
+        page.get_by_role("combobox").fill(words)
+        look("#jump-list")
+    page.keyboard.press("Escape")
+    page.locator("#text").press_sequentially("@mal")
+    look(".mention-list")
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.hacked") is None
+    assert ana.faults() == []
 
 
 def test_a_link_a_date_and_a_search_lead_to_a_message_far_back(meet: Meet) -> None:
@@ -331,6 +377,7 @@ def test_however_many_messages_keep_the_page_small_and_quick(
     ana = meet("ana")
     ana.page.add_init_script(_WATCH)
     ana.enter("thousands")
+    ana.page.evaluate(_COUNT_HISTORY)
     # Up through all of it, and down again: by the wheel, faster than anybody reads.
     pace = {"by": -4000, "end": "li.beginning", "newest": ana.serials[-1]}
     browser.start_tracing(page=ana.page, categories=["toplevel", "disabled-by-default-devtools.timeline"])
@@ -339,6 +386,8 @@ def test_however_many_messages_keep_the_page_small_and_quick(
     ana.page.evaluate(_SCROLL, pace | {"by": 4000, "end": f"#m{pace['newest']}"})
     longest_ms = longest_task_ms(json.loads(browser.stop_tracing()))
     watched = ana.page.evaluate("watched")
+    # All but what there was at first was fetched on the way.
+    assert watched["fetched"] >= count - 200
     print(f"{count} messages: {watched}, longest task {longest_ms:.1f} ms of the processor")
     assert 50 < watched["rows"] <= 181
     assert watched["jumps"] == []
@@ -481,6 +530,42 @@ def test_a_quiet_room_counts_mentions_only(meet: Meet) -> None:
     ana.page.get_by_role("menuitem", name="Count all new messages").click()
     ana.page.locator("[data-rooms] a[data-slug=files]").wait_for()
     assert not ana.page.locator("[data-title=quiet]").is_visible()
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_worker_of_a_page_is_killed_and_the_talk_goes_on(site: Site, meet: Meet, rounds: int) -> None:
+    ana, bo = meet("ana"), meet("bo")
+    room = f"killed-{rounds}"
+    for person in (ana, bo):
+        record_line(person)
+        person.enter(room)
+    while worker_of(bo) == worker_of(ana):
+        bo.enter(room)
+    for person in (ana, bo):
+        listen(person)
+    for round_number in range(rounds):
+        said = [f"ana {round_number}.{number}" for number in range(4)]
+        answers = [f"bo {round_number}.{number}" for number in range(2)]
+        before, since = worker_of(ana), len(said_by_line(bo))
+        is_elsewhere = worker_of(bo) != before
+        ana.say(said[0])
+        bo.say(answers[0])
+        ana.say(said[1])
+        os.kill(site.worker_pids()[before], signal.SIGKILL)
+        ana.say(said[2])
+        bo.say(answers[1])
+        ana.say(said[3])
+        for person in (ana, bo):
+            person.wait_for_texts(*said)
+            person.wait_for_texts(*answers)
+            person.wait_for_word("Live")
+        eventually(lambda: ana.page.locator("li.msg.own").count() == 0, LONG_S)
+        if is_elsewhere:  # surely in the first round
+            assert {word for word, _, _ in said_by_line(bo)[since:]} <= {"Live"}
+        eventually(lambda: len(site.worker_pids()) == 2, LONG_S, what="another has its name")
+    for person in (ana, bo):
+        assert_copy_is_exact(person)
+    assert_agreed(site, room, (ana, bo), {"ana": "Ana", "bo": "Bo"})
 
 
 def test_names_are_offered_while_one_types_them(meet: Meet) -> None:
@@ -628,11 +713,12 @@ _NASTY = [
     "> <a href='javascript:window.hacked=1'>x</a>\n- <style>*{display:none}</style>",
     'https://a.example/"onmouseover="window.hacked=1',
     '[a"onclick=window.hacked=1 b](https://a.example/)',
+    "[<x-evil onclick=hacked=1>](https://a.example/label) **<x-evil>** `<x-evil>`",
 ]
 
 #: Rows in the document at most, and by how many pixels what was being read moved by itself.
 _WATCH = """
-window.watched = { rows: 0, jumps: [], steps: 0 };
+window.watched = { rows: 0, jumps: [], steps: 0, fetched: 0 };
 addEventListener("DOMContentLoaded", () => {
   const list = document.querySelector("[data-list]");
   if (!list) return;
@@ -640,6 +726,17 @@ addEventListener("DOMContentLoaded", () => {
     .observe(list, { childList: true });
 });
 """
+
+#: How many messages of the past came while one scrolled.
+_COUNT_HISTORY = """async () => {
+  const { channel } = await import("/static/js/chat/page.js");
+  const ask = channel.history.bind(channel);
+  channel.history = async (...asked) => {
+    const answer = await ask(...asked);
+    watched.fetched += answer.messages.length;
+    return answer;
+  };
+}"""
 
 _SCROLL = """async ({ by, end }) => {
   const box = document.querySelector("[data-log]");
@@ -663,11 +760,17 @@ _SCROLL = """async ({ by, end }) => {
   }
 }"""
 
-_ROOMS = """
+_EVIL = '"><x-evil onclick=hacked=1>'
+
+_ROOMS = (
+    f"""
+_NASTY, _EVIL = {_NASTY!r}, {_EVIL!r}
+"""
+    + """
 from django.contrib.auth import get_user_model
 from chat.models import Membership, Room
 from realtime.publishing import publish
-for slug in "features files escaping thousands offline-4 offline-30 barriers".split():
+for slug in "features files escaping thousands offline-4 offline-30 killed-1 killed-3 barriers".split():
     Room.objects.create(slug=slug, name=slug)
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(32) as pool:  # many share a commit
@@ -678,6 +781,24 @@ with ThreadPoolExecutor(32) as pool:  # many share a commit
         range(2_000),
     ))
 ana = get_user_model().objects.get(username="ana")
+from chat.models import AuditEntry
+from chat.rooms import direct
+mallory = get_user_model().objects.create_user("mallory", first_name=_EVIL)
+room = Room.objects.get(slug="escaping")
+Room.objects.filter(pk=room.pk).update(name=_EVIL, topic=_EVIL)
+Membership.objects.create(room=room, user=ana, role="owner")
+Membership.objects.create(room=room, user=mallory)
+AuditEntry.objects.create(room=room, by="mallory", action="mute", about=_EVIL, detail=_EVIL)
+direct(mallory, "ana")
+for text in _NASTY:
+    publish("chat:escaping", {"text": text}, client="mallory")
+kinds = {".pdf": "application/pdf", ".png": "image/png"}
+files = [{"id": "x", "name": _EVIL + suffix, "type": kinds[suffix], "size": 1} for suffix in kinds]
+nasty = publish("chat:escaping", {"text": "a place to answer " + _EVIL, "files": files}, client="mallory").serial
+publish("chat:escaping", {"text": "an answer " + _EVIL, "thread": nasty}, client="mallory")
+publish("chat:escaping", {"of": nasty, "emoji": "<x-evil>", "on": True}, event="react", client="mallory")
+publish("chat:escaping", {"topic": _EVIL, "by": "mallory"}, event="room")
+publish("chat:escaping", {"action": "muted", "client": _EVIL, "by": "mallory", "until": 1}, event="member")
 Membership.objects.create(room=Room.objects.get(slug="barriers"), user=ana, role="moderator")
 first = publish("chat:barriers", {"text": "**bold** `code` @ana", "mentions": ["ana"]}, client="bo")
 publish("chat:barriers", {"text": "a list:\\n- one\\n- two\\n> quoted\\n```\\ncode\\n```"}, client="ana")
@@ -687,6 +808,7 @@ publish("chat:barriers", {"text": "gone"}, client="bo")
 publish("chat:barriers", {"of": 5, "by": "ana"}, event="delete")
 publish("chat:barriers", {"action": "joined", "client": "chidi"}, event="member")
 """
+)
 
 _ROOMS_MORE = """
 from realtime.publishing import publish

@@ -24,7 +24,6 @@ from tests.agreement import (
     read_log,
     record_line,
     said_by_line,
-    worker_of,
 )
 from tests.browser import complaints
 from tests.conftest import eventually
@@ -376,41 +375,6 @@ def test_the_banner_accounts_for_what_happened_meanwhile(site: Site, network: St
 # ---------------------------------------------------------------- workers die
 
 
-def test_the_worker_of_a_page_is_killed_and_the_talk_goes_on(site: Site, meet: Meet) -> None:
-    ana, bo = meet("ana"), meet("bo")
-    ana.enter("killed")
-    bo.enter("killed")
-    while worker_of(bo) == worker_of(ana):
-        bo.enter("killed")
-    for person in (ana, bo):
-        listen(person)
-    for round_number in range(3):
-        said = [f"ana {round_number}.{number}" for number in range(4)]
-        answers = [f"bo {round_number}.{number}" for number in range(2)]
-        before, since = worker_of(ana), len(said_by_line(bo))
-        is_elsewhere = worker_of(bo) != before
-        ana.say(said[0])
-        bo.say(answers[0])
-        ana.say(said[1])
-        os.kill(site.worker_pids()[before], signal.SIGKILL)
-        ana.say(said[2])
-        bo.say(answers[1])
-        ana.say(said[3])
-        for person in (ana, bo):
-            person.wait_for_texts(*said)
-            person.wait_for_texts(*answers)
-            person.wait_for_word("Live")
-        eventually(lambda: ana.page.locator("li.msg.own").count() == 0, LONG_S)
-        if is_elsewhere:  # surely in the first round
-            assert {word for word, _, _ in said_by_line(bo)[since:]} <= {"Live"}
-        eventually(lambda: len(site.worker_pids()) == 2, LONG_S, what="another has its name")
-        # The rate: twenty messages in ten seconds.
-        ana.page.wait_for_timeout(1000)
-    for person in (ana, bo):
-        assert_copy_is_exact(person)
-    assert_agreed(site, "killed", (ana, bo), NAMES)
-
-
 def test_all_workers_are_killed_and_the_banner_tells_the_truth(site: Site, meet: Meet) -> None:
     ana, bo = meet("ana"), meet("bo")
     for person in (ana, bo):
@@ -509,7 +473,7 @@ def test_what_retention_took_meanwhile_is_told_and_the_rest_is_read_anew(
 _ROOMS = """
 from django.contrib.auth import get_user_model
 from chat.models import Membership, Room
-for slug in "crowd away-true away-false account killed all-killed short".split():
+for slug in "crowd away-true away-false account all-killed short".split():
     Room.objects.create(slug=slug, name=slug)
 bo = get_user_model().objects.get(username="bo")
 Membership.objects.create(room=Room.objects.get(slug="short"), user=bo, role="owner")
