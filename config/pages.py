@@ -17,7 +17,7 @@ from typing import Final, cast
 
 from django.conf import settings as django_settings
 from django.contrib.auth.models import AbstractUser
-from django.contrib.auth.views import redirect_to_login
+from django.contrib.auth.views import LogoutView, redirect_to_login
 from django.core import signing
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -81,6 +81,15 @@ def home(request: HttpRequest) -> HttpResponse:
     if page_data is not None:
         page_data["channel"] = _home_channel(str(page_data["client"]))
     return render(request, "home.html", {"page_data": page_data})
+
+
+class LogOut(LogoutView):
+    """By POST, as the menu does it. An address that somebody opens asks first: a link must log nobody out."""
+
+    http_method_names = ["get", "head", "post", "options"]  # noqa: RUF012  # as Django declares it
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return render(request, "registration/log_out.html")
 
 
 @require_GET

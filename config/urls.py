@@ -22,7 +22,7 @@ urlpatterns = [
         auth_views.LoginView.as_view(redirect_authenticated_user=True, extra_context={"demo": settings.DEMO}),
         name="login",
     ),
-    path("accounts/logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path("accounts/logout/", pages.LogOut.as_view(), name="logout"),
     path("", include("chat.urls")),
     path("", include("dashboards.urls")),
     path("", include("realtime.urls")),

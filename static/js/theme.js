@@ -5,6 +5,9 @@
   const root = document.documentElement;
   const KEY = "seriatim.theme";
 
+  // What says that JavaScript is off goes away.
+  root.dataset.scripts = "";
+
   function read() {
     try {
       return localStorage.getItem(KEY);
