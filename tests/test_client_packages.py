@@ -17,6 +17,8 @@ import sys
 import sysconfig
 import tarfile
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +73,24 @@ def token(site: Site) -> str:
         "from realtime.models import Namespace; from realtime.tokens import issue_token;"
         "Namespace.objects.create(name='examples'); print(issue_token('ana', {'*': ['*']}, 3600)[0])"
     )
-    return site.manage("shell", "-c", code).strip().splitlines()[-1]
+    token = site.manage("shell", "-c", code).strip().splitlines()[-1]
+    # Another process made the namespace; within two seconds the server knows of it.
+    eventually(lambda: stores(site, token), LONG_S, what="a message in the namespace is stored")
+    return token
+
+
+def stores(site: Site, token: str) -> bool:
+    request = urllib.request.Request(
+        f"{site.url}/api/v1/channels/examples:probe/messages",
+        b'{"id":"probe","data":1}',
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=LONG_S):
+            return True
+    except urllib.error.HTTPError as error:
+        assert error.code == 404, error.read()
+        return False
 
 
 def follows(command: list[str], folder: Path, variables: dict[str, str], *expected: str) -> None:
