@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.pages import LONG_S, Person
 from tests.servers import Site
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -171,11 +172,175 @@ def test_states_of_trouble_have_no_barriers(browser: Browser, theme: str) -> Non
         look(person, True)
         site.start()
         person.wait_for_texts("before", "while away")
-        for number in range(24):
-            person.say(f"flood {number}")
+        person.page.evaluate(_FLOOD)  # quicker than the limit is on any machine
         eventually(lambda: any(each.startswith("Not sent") for each in person.states), LONG_S)
         look(person, True)
         person.close()
+
+
+_FLOOD = """() => {
+  const text = document.querySelector("#text");
+  for (let number = 0; number < 40; number++) {
+    text.value = `flood ${number}`;
+    text.dispatchEvent(new Event("input", { bubbles: true }));
+    text.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+  }
+}"""
+
+#: The desk: the pages that are ours, lists and forms that are the theme's with what desk.js adds to it.
+DESK = ["", "realtime/namespace/add/"]
+DESK_TOO = [
+    *(
+        f"realtime/{each}/"
+        for each in ("channel", "liveconnection", "namespace", "limit", "apikey", "revocation", "signingkey", "act")
+    ),
+    *(f"realtime/{each}/add/" for each in ("limit", "apikey", "revocation", "signingkey")),
+    *(f"realtime/liveconnection/{each}" for each in ("announce/", "trace/?message=chat:lobby%231")),
+    *("auth/user/", "auth/group/", "chat/room/", "dashboards/dashboard/"),
+]
+ERRORS = """
+import json
+from django.template.loader import render_to_string
+print("@@" + json.dumps([render_to_string(name) for name in ("403.html", "403_csrf.html", "500.html")]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("dark", 360),
+        pytest.param("light", 1440, marks=pytest.mark.slow),
+        pytest.param("dark", 1440, marks=pytest.mark.slow),
+        pytest.param("light", 360, marks=pytest.mark.slow),
+    ],
+)
+def test_the_desk_the_api_and_errors_have_no_barriers(
+    site: Site, browser: Browser, theme: str, width: int, request: pytest.FixtureRequest
+) -> None:
+    every = "slow" in [each.name for each in request.node.iter_markers()]
+    context: dict[str, Any] = {"viewport": {"width": width, "height": 860}, "color_scheme": theme}
+    person = Person(site, browser, "admin", reduced_motion="reduce", **context)
+    page = person.page
+    try:
+        person.open("/admin/")
+        assert findings(page) == []
+        person.log_in()
+        for path in [*DESK, *(DESK_TOO if every else [])]:
+            person.open(f"/admin/{path}")
+            page.locator("[role=main]").wait_for()
+            assert findings(page) == [], path
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        if width < 760:
+            # The theme has only a listener to clicks there: on a phone nobody could get to the other pages by keys.
+            person.open("/admin/")
+            page.get_by_role("button", name="Navigation").press("Enter")
+            page.get_by_role("link", name="Namespaces").wait_for()
+            assert findings(page) == []
+        person.open("/api/docs")
+        page.locator("#operations-channels-publish button").first.click()
+        page.locator("#operations-channels-publish .try-out__btn").click()
+        page.locator("#operations-channels-publish .execute").wait_for()
+        look(person, width > 760)
+        page.locator(".btn.authorize").first.click()
+        page.locator(".modal-ux").wait_for()
+        look(person, width > 760)
+        person.open("/accounts/logout/")
+        look(person, width > 760)
+        if every:
+            # Nothing of the site can be made to fail on purpose: the pages as they are made then.
+            for html in json.loads(site.manage("shell", "-c", ERRORS).split("@@")[1]):
+                page.route("**/failing", lambda route, _, html=html: answer(route, html))
+                person.open("/failing")
+                page.unroute("**/failing")
+                person.complaints[:] = []
+                look(person, width > 760)
+    finally:
+        person.close()
+
+
+def answer(route: Route, html: str) -> None:
+    route.fulfill(body=html, content_type="text/html; charset=utf-8", status=500)
+
+
+LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+LONG_NAMES = f"""
+from django.contrib.auth import get_user_model
+from chat.models import Membership, Room
+from realtime.publishing import publish
+ana = get_user_model().objects.get(username="ana")
+other = get_user_model().objects.create(
+    username="long", first_name="Wolfeschlegelsteinhausenbergerdorffvoralternwaren", last_name="{LONG_WORD[:60]}"
+)
+room = Room.objects.create(slug="long", name="{LONG_WORD[:60]}", topic="{LONG_WORD} {LONG_WORD}")
+for user in (ana, other):
+    Membership.objects.create(room=room, user=user, role="moderator")
+for number in range(60):
+    room = Room.objects.create(slug=f"many-{{number}}", name=f"many {{number}}")
+    Membership.objects.create(room=room, user=ana, role="member")
+publish("chat:long", {{"text": "{LONG_WORD * 3}", "mentions": ["long"]}}, client="long")
+publish("chat:long", {{"text": "```\\n{"x" * 300}\\n```\\n> {LONG_WORD * 2}\\n- `{"y" * 200}`"}}, client="long")
+publish("chat:long", {{"text": "a reply {LONG_WORD}", "thread": 1}}, client="long")
+"""
+#: As WCAG 1.4.12 has it.
+SPACED = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(`
+    * { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important; }
+    p { margin-bottom: 2em !important; }`);
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+}"""
+
+
+@pytest.mark.slow
+def test_long_words_and_wide_text_fit_at_every_width(site: Site, browser: Browser) -> None:
+    """Names without a place to break, many rooms, WCAG's text spacing; 720 px are 1440 px at a zoom of 200 %."""
+    site.manage("shell", "-c", LONG_NAMES)
+    for width in (360, 720, 1440):
+        person = Person(
+            site, browser, "ana", viewport={"width": width, "height": 450}, reduced_motion="reduce"
+        ).log_in()
+        page = person.page
+        person.enter("long")
+        person.page.locator("[data-list] .th").first.wait_for()
+        look(person, width > 760)
+        page.locator("[data-list] .th").first.click()
+        page.locator("[data-thread-list] li.msg").first.wait_for()
+        look(person, width > 760)
+        cut = page.evaluate(_CUT)
+        assert cut == []
+        for path in (
+            "/",
+            "/chat/lobby/",
+            "/dashboards/",
+            "/dashboards/weather/",
+            "/cursors/",
+            "/console/",
+            "/api/docs",
+        ):
+            person.open(path)
+            page.wait_for_load_state("networkidle") if path == "/api/docs" else None
+            page.evaluate(SPACED)
+            look(person, width > 760)
+        person.close()
+
+
+#: Text of names and messages that ends outside of what holds it and cannot be scrolled to.
+_CUT = """() => [...document.querySelectorAll(".msg .by b, .msg .text, .about p, .people li > *")]
+  .filter((each) => each.checkVisibility({ visibilityProperty: true }))
+  .filter((each) => each.getBoundingClientRect().right > each.closest("main, .side").getBoundingClientRect().right + 1)
+  .map((each) => each.outerHTML.slice(0, 90))"""
+
+
+def test_without_javascript_the_pages_say_so(site: Site, browser: Browser) -> None:
+    person = Person(site, browser, "ana", java_script_enabled=False)
+    person.open("/accounts/login/")
+    assert person.page.get_by_text("JavaScript is off.").count() == 0  # one can log in without it
+    person.log_in()
+    for path in ("/", "/chat/stage-crew/", "/dashboards/weather/", "/cursors/", "/console/"):
+        person.open(path)
+        assert person.page.get_by_text("JavaScript is off.").is_visible(), path
+        assert person.page.locator("[data-line-chip]").is_hidden(), "it connects to nothing"
+    person.close()
 
 
 def test_targets_are_large_enough_for_a_finger(site: Site, browser: Browser) -> None:

@@ -134,6 +134,8 @@ export function drawHere() {
   button.replaceChildren(icon("people"), ` ${text}`);
   const faces = find("[data-faces]");
   faces.replaceChildren(...(isKnown ? here.filter((who) => who !== me).slice(0, 3).map((who) => portrait(who, nameOf(who))) : []));
+  // An image of nobody has no name.
+  faces.hidden = faces.childElementCount === 0;
   faces.setAttribute("aria-label", here.length > 0 ? listed(here.map(nameOf), 3) : "");
 }
 
