@@ -7,7 +7,7 @@ then.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
@@ -22,6 +22,7 @@ from realtime.conf import settings
 from realtime.consumers import RealtimeConsumer
 from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
+from realtime.transports import polls
 from realtime.transports import routing as transports
 from realtime.turns import Full
 
@@ -66,7 +67,21 @@ def get_application(django_application: Application, *, websocket: Application |
         else:
             await router(scope, receive, send)
 
+    # For our own server; other servers never look at it.
+    application.seriatim_quick = Quick()  # type: ignore[attr-defined]
     return application
+
+
+class Quick:
+    """What our own server may ask without ASGI; see `realtime.server.channel.Quick`."""
+
+    def starts(self) -> tuple[bytes, ...]:
+        return () if role == "web" else polls.starts()
+
+    def caller_of(self, headers: Mapping[str, str]) -> polls.Caller | None:
+        return polls.caller_of(headers)
+
+    take = staticmethod(polls.take)
 
 
 def find_application() -> Application:

@@ -99,8 +99,10 @@ class Sink(Protocol):
 
     encoding: Encoding
     congested: bool
-    writer: Callable[[Any], None]
-    """`write` for broadcasts, without what only a single sink has to mind."""
+
+    @property
+    def writer(self) -> Callable[[Any], None]:
+        """`write` for broadcasts, without what only a single sink has to mind."""
 
     def write(self, payload: object) -> None:
         """Sends what `encoding.encode` made."""

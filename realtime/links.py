@@ -214,11 +214,13 @@ class Link(Protocol):
     """When `write` was last called; the hub knows when broadcasts went out."""
     written_bytes: int
     """What `write` got, in all."""
-    writer: Callable[[Any], None]
     on_congested: Callable[[], None]
     on_drained: Callable[[], None]
     on_way: Callable[[], None]
     """What `writer` is good for has changed: the ways of those sets that it is in are to be made anew."""
+
+    @property
+    def writer(self) -> Callable[[Any], None]: ...
 
     @property
     def is_watched(self) -> bool:

@@ -49,6 +49,9 @@ MEMORY_SHARE = 0.9
 BUSY_SHARE = 0.1
 """Of a core, from which the loop counts as busy: below it, whoever waits for the interpreter has it soon."""
 
+LATELY = 0.125
+"""Weight of the last look in `Load.lately`: an average over two seconds."""
+
 FILES_KEPT = 256
 """File descriptors that are not for clients: databases, Redis, logs, static files, HTTP requests."""
 
@@ -73,6 +76,8 @@ class Load:
         """Idle connections that were sent away since the start."""
         self.share = 0.0
         """Of a core, that the loop's thread used lately."""
+        self.lately = 0.0
+        """The same over some seconds: who is served in crowds makes `share` leap."""
         self._shared_at = (0.0, 0.0)
         self._timer: asyncio.TimerHandle | None = None
         self._memory_at = 0.0
@@ -157,6 +162,7 @@ class Load:
         used, (before_s, used_before_s) = time.thread_time(), self._shared_at
         self._shared_at = now, used
         self.share = (used - used_before_s) / max(now - before_s, MEASURE_EVERY_S)
+        self.lately += (self.share - self.lately) * LATELY
         if now - self._memory_at >= MEMORY_EVERY_S:
             self._memory_at = now
             self.memory_bytes = self._memory.in_use(rss_bytes(), sys.getallocatedblocks())

@@ -803,9 +803,9 @@ def _relabel() -> bool:
 GC_AS_PYTHON_HAS_IT = (700, 10, 10)
 GC_THRESHOLDS = (10_000, 5, 200)
 """When the collector looks: it finds next to nothing, since circles are broken when a connection or a poll ends. As
-Python has it, 1,000 polling clients made it take 45 % of the processor: what each poll holds while it waits was looked at
-three times, and then all of it again. Now a look at what is young takes milliseconds and comes fourteen times less often;
-one at everything comes with every ten million objects more."""
+Python has it, 1,000 polling clients made it take 45 % of the processor: what each poll holds while it waits was looked
+at three times, and then all of it again. Now a look at what is young comes fourteen times less often, and one at
+everything with every ten million objects more."""
 
 
 def _freeze_once() -> None:

@@ -21,11 +21,14 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from daphne.server import Server
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import defer, reactor, tcp
+from twisted.protocols.basic import LineReceiver
+from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
 
 from realtime import worker
 from realtime.conf import settings
 from realtime.load import FILES_KEPT, open_files_most
 from realtime.server.balance import Balance
+from realtime.server.channel import QUICK, SeriatimChannel
 from realtime.server.protocol import SeriatimProtocol
 from realtime.server.request import CUT, SeriatimRequest
 
@@ -65,6 +68,11 @@ HOOKS = (
     (WebSocketServerProtocol, "_fail_connection"),
     (WebSocketServerProtocol, "_closeConnection"),
     (Server, "create_application"),
+    (HTTPChannel, "resetTimeout"),
+    (HTTPChannel, "timeoutConnection"),
+    (HTTPChannel, "_waitingForTransport"),
+    (LineReceiver, "_buffer"),
+    (LineReceiver, "line_mode"),
 )
 """What is used of Twisted, Autobahn and Daphne beside their documented interfaces."""
 
@@ -85,6 +93,8 @@ class SeriatimServer(Server):
         self.listen_failed = False
         self.leaving = False
         """The process is about to end."""
+        self.quick_served: set[SeriatimChannel] = set()
+        """Connections whose request is served without ASGI and has no answer yet."""
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
         self.deflate_min_bytes = settings.DEFLATE_MIN_BYTES
         super().__init__(
@@ -102,6 +112,11 @@ class SeriatimServer(Server):
     def extend(self) -> None:
         """Called by Daphne when its factories exist and before the reactor runs."""
         build = self.http_factory.buildProtocol
+        quick = getattr(self.application, QUICK, None)
+        named = {"quick": quick, "starts": () if quick is None else quick.starts()}
+        channel = type("Channel", (SeriatimChannel,), named)
+        # Twisted's own factory makes its own channel; the proxy around it is for HTTP/2, where that is spoken.
+        self.http_factory.protocol = lambda: _GenericHTTPChannelProtocol(channel())
 
         def build_protocol(address: Any) -> Any:
             protocol = build(address)
@@ -188,7 +203,7 @@ class SeriatimServer(Server):
                 # What the kernel has accepted is still served; new connections go to those who still listen.
                 await defer.maybeDeferred(port.stopListening).asFuture(asyncio.get_running_loop())
         if running is not None:
-            await running.drain(lambda: any(self._under_way()))
+            await running.drain(lambda: bool(self.quick_served) or any(self._under_way()))
         left = list(self._under_way())
         for application in left:
             application.cancel()

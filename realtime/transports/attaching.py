@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -160,6 +160,10 @@ def read_json(body: bytes) -> object:
     return decode(body)
 
 
+def _nothing() -> None:
+    """For a callback that nobody set."""
+
+
 class Answers:
     """Waits until every channel of a list is attached or refused, and entered where that was wanted."""
 
@@ -171,10 +175,9 @@ class Answers:
         self._link = link
         self.attached = 0
         self.first_error: dict[str, object] | None = None
-        self._all = asyncio.Event()
+        self.on_all: Callable[[], None] = _nothing
+        """Called when all are answered."""
         self._follows_none = not wanted
-        if self._follows_none:
-            self._all.set()
         link.on_answer = self._answer
 
     def _answer(self, frame: dict[str, object]) -> None:
@@ -199,7 +202,7 @@ class Answers:
     def _answered(self, ref: int) -> None:
         self._missing.discard(ref)
         if not self._missing:
-            self._all.set()
+            self.on_all()
 
     def _enter(self, ref: int, entering: Entering) -> None:
         self._connection.reader = entering.reader
@@ -217,9 +220,17 @@ class Answers:
             self._link.write(self._link.encoding.encode([encode(frame)]))
         self._answered(ref)
 
+    @property
+    def complete(self) -> bool:
+        return not self._missing
+
     async def wait(self) -> None:
         """Returns when all are answered, or the connection has ended."""
-        waits = [asyncio.ensure_future(self._all.wait()), asyncio.ensure_future(self._link.ended.wait())]
+        answered = asyncio.Event()
+        self.on_all = answered.set
+        if self.complete:
+            answered.set()
+        waits = [asyncio.ensure_future(answered.wait()), asyncio.ensure_future(self._link.ended.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

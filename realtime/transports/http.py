@@ -74,21 +74,7 @@ class Request:
 
     def query(self) -> dict[str, list[str]]:
         """The parameters. ProtocolError `too_large` or `bad_frame`."""
-        raw: bytes = self.scope.get("query_string") or b""
-        if len(raw) > settings.QUERY_MAX_BYTES:
-            raise ProtocolError(
-                "too_large",
-                f"The query has more than {settings.QUERY_MAX_BYTES} bytes.",
-                remedy="Send a POST with the list in its body, or use a ticket that holds it.",
-            )
-        found: dict[str, list[str]] = {}
-        try:
-            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MOST)
-        except ValueError:
-            raise ProtocolError("bad_frame", "The query cannot be read.", remedy="Correct the address.") from None
-        for name, value in pairs:
-            found.setdefault(name, []).append(value)
-        return found
+        return parse_query(self.scope.get("query_string") or b"")
 
     async def body(self, most: int) -> bytes:
         """The whole body. ProtocolError `too_large` as soon as it is more than `most` bytes."""
@@ -109,6 +95,24 @@ class Request:
         """Returns when the client has gone away, or the answer is complete."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+
+def parse_query(raw: bytes) -> dict[str, list[str]]:
+    """The parameters of a query. ProtocolError `too_large` or `bad_frame`."""
+    if len(raw) > settings.QUERY_MAX_BYTES:
+        raise ProtocolError(
+            "too_large",
+            f"The query has more than {settings.QUERY_MAX_BYTES} bytes.",
+            remedy="Send a POST with the list in its body, or use a ticket that holds it.",
+        )
+    found: dict[str, list[str]] = {}
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MOST)
+    except ValueError:
+        raise ProtocolError("bad_frame", "The query cannot be read.", remedy="Correct the address.") from None
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
 
 
 # ---------------------------------------------------------------- answers
@@ -141,13 +145,19 @@ async def refuse(
     status: int | None = None,
 ) -> None:
     """Answers with a row of the table; `status` where HTTP knows a better one (405, 415)."""
+    body, more = refusal(running, error)
+    await respond(send, status or error.http_status, body, headers=[*headers, *more])
+
+
+def refusal(running: Worker, error: ProtocolError) -> tuple[bytes, list[Header]]:
+    """Body and headers of an answer that refuses, which is counted."""
     running.counts.http_errors.add(error.code)
-    more = list(headers)
+    more = []
     if error.retry_after_s is not None:
         more.append((b"retry-after", b"%d" % error.retry_after_s))
     if error.http_status == 401:
         more.append(CHALLENGE)
-    await respond(send, status or error.http_status, codec.encode(error.body()).encode(), headers=more)
+    return codec.encode(error.body()).encode(), more
 
 
 def no_room(refusal: Refusal) -> ProtocolError:
@@ -158,12 +168,15 @@ def no_room(refusal: Refusal) -> ProtocolError:
 
 
 def check_place(request: Request) -> list[Header]:
+    """See `check_origin`."""
+    return check_origin(request.headers.get("host", ""), request.headers.get("origin"))
+
+
+def check_origin(host: str, origin: str | None) -> list[Header]:
     """The headers that let another site's page read the answer. ProtocolError `forbidden` for a host that is not this
     site's, or a page of a site that is not on the list."""
-    host = request.headers.get("host", "")
     if not handshake.host_allowed(host):
         raise ProtocolError("forbidden", f"The host {host[:100]!r} is not served here.", remedy="Use the site's name.")
-    origin = request.headers.get("origin")
     if origin is None or handshake.is_own_origin(origin, host):
         return []
     if origin not in settings.ORIGINS:
@@ -197,7 +210,12 @@ def admit(request: Request, running: Worker, *, returning: bool = False) -> Plac
     rate of new connections is not meant for it."""
     peer = request.scope.get("client")
     forwarded = [value.decode("latin1") for name, value in request.scope["headers"] if name == b"x-forwarded-for"]
-    found = running.load.admit(peer[0] if peer else None, forwarded, returning=returning)
+    return admit_from(running, peer[0] if peer else None, forwarded, returning=returning)
+
+
+def admit_from(running: Worker, peer: str | None, forwarded: Iterable[str], *, returning: bool = False) -> Place:
+    """The same for the address at the other end and the values of X-Forwarded-For."""
+    found = running.load.admit(peer, forwarded, returning=returning)
     if isinstance(found, Refusal):
         running.counts.handshakes_refused[503] += 1
         raise no_room(found)
@@ -227,10 +245,15 @@ def told_to(identity: Identity, refusal: ProtocolError) -> ProtocolError:
     return refusal
 
 
-async def _from_header(header: str, running: Worker) -> Identity:
+def bearer_of(header: str) -> str:
+    """The credential of an Authorization header; nothing where it has none of ours."""
     scheme, _, credential = header.partition(" ")
-    credential = credential.strip()
-    if scheme.lower() != "bearer" or not credential:
+    return credential.strip() if scheme.lower() == "bearer" else ""
+
+
+async def _from_header(header: str, running: Worker) -> Identity:
+    credential = bearer_of(header)
+    if not credential:
         raise ProtocolError(
             "unauthorized",
             "The Authorization header is not a bearer credential.",

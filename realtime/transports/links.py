@@ -13,7 +13,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import cached_property, lru_cache
+from typing import Any, Protocol, cast
 from weakref import WeakValueDictionary
 
 from realtime.delivery.blocks import Encoding
@@ -279,7 +280,6 @@ class HttpLink:
     def __init__(self, encoding: Encoding, high_bytes: int) -> None:
         self.encoding = encoding
         self.high_bytes = high_bytes
-        self.writer: Callable[[Any], None] = self._put
         self.congested = False
         self.sent_at = time.monotonic()
         self.written_bytes = 0
@@ -291,8 +291,16 @@ class HttpLink:
         """Hears of every frame for this connection alone, before it is sent."""
         self.closed: tuple[int, str] | None = None
         """Code and reason with which the server ended it."""
-        self.ended = asyncio.Event()
+
+    @cached_property
+    def ended(self) -> asyncio.Event:
         """Nothing more will be sent."""
+        return asyncio.Event()
+
+    @property
+    def writer(self) -> Callable[[Any], None]:
+        """How the hub writes. Not kept: a link that knows itself would wait for the collector."""
+        return self._put
 
     def _put(self, payload: Any) -> None:
         raise NotImplementedError
@@ -436,6 +444,16 @@ class StreamLink(HttpLink):
         self.ended.set()
 
 
+@lru_cache(maxsize=64)
+def _told_by(frame: str) -> tuple[str, str]:
+    """Type of a frame, and channel of one that may move a position. Many polls are told the same."""
+    kind = events.type_of(frame)
+    return kind, channel_of(frame) if kind in ("message", "skipped") else ""
+
+
+_moved_to = lru_cache(maxsize=64)(events.moved_to)
+
+
 class PollLink(HttpLink):
     """Gathers the frames of one poll, and the positions behind them."""
 
@@ -444,30 +462,31 @@ class PollLink(HttpLink):
         `tells_ready`: who one is, is what was asked."""
         super().__init__(TEXTS, high_bytes)
         self.frames: list[str] = []
-        self.positions: dict[str, dict[str, object]] = {}
+        self.positions: dict[str, tuple[str | None, int]] = {}
+        """Epoch and serial, by channel."""
         self.snapshots: set[str] = set()
         """Channels whose snapshot is not complete: a poll cut in one would begin it again, for ever."""
-        self._moved = asyncio.Event()
-        self.news = asyncio.Event()
-        self.full = asyncio.Event()
+        self.full = False
+        """It has as many bytes as an answer may have, or was ended."""
+        self.behind = False
+        """There was news already when it was attached: it is being read."""
+        self.on_change: Callable[[], None] = _nothing
+        """Called when there is something to tell, and when it is full, ended, or its snapshots are complete."""
         self._size = 0
         self._known = dict(waiting_for)
-        self._untold = {"heartbeat", "auth.expiring"} if tells_ready else {"ready", "heartbeat", "auth.expiring"}
-        self._epochs: dict[str, str | None] = {}
-        self._serials: dict[str, int] = {}
+        self._tells_ready = tells_ready
+        self._starts: dict[str, tuple[str | None, int]] = {}
+        """Where channels were attached: epoch and serial."""
 
     def _put(self, payload: Sequence[str]) -> None:
         for frame in payload:
-            kind = events.type_of(frame)
-            if kind in ("message", "skipped"):
-                channel = channel_of(frame)
-                position = events.moved_to(kind, frame, self._epochs.get(channel))
+            kind, channel = _told_by(frame)
+            if channel:
+                start = self._starts.get(channel)
+                position = _moved_to(kind, frame, None if start is None else start[0])
                 if position is not None:
-                    self._move(channel, *position)
+                    self.positions[channel] = position
             self._keep(frame)
-
-    def _move(self, channel: str, epoch: str | None, serial: int) -> None:
-        self.positions[channel] = {"epoch": epoch, "serial": serial}
 
     def _keep(self, frame: str) -> None:
         if self.closed is not None:
@@ -475,54 +494,52 @@ class PollLink(HttpLink):
         self.frames.append(frame)
         self._size += len(frame) + FRAME_OVERHEAD_BYTES
         self.written_bytes += len(frame)
-        self.news.set()
         if self._size > self.high_bytes and not self.snapshots:
-            self.full.set()
+            self.full = True
             self.congest()
+        if self.full or len(self.frames) == 1:
+            self.on_change()
 
     def send(self, frame: dict[str, object]) -> None:
         self.on_answer(frame)
         kind, channel = frame["type"], str(frame.get("channel"))
         frame = {name: value for name, value in frame.items() if name != "ref"}
         epoch, serial = frame.get("epoch"), frame.get("serial")
-        if kind in self._untold:
+        if kind in ("heartbeat", "auth.expiring") or (kind == "ready" and not self._tells_ready):
             return
         if kind == "attached":
             assert isinstance(serial, int)
-            self._epochs[channel] = epoch if isinstance(epoch, str) else None
-            self._serials[channel] = serial
+            start = self._starts[channel] = (epoch if isinstance(epoch, str) else None, serial)
             if frame["resumed"] and channel not in self.snapshots:
-                self._move(channel, self._epochs[channel], serial)
+                self.positions[channel] = start
+                self.behind = self.behind or serial < cast("int", frame["head"])
             # Once: later ones are unasked, and tell something; so does the epoch of a log that began meanwhile.
-            known = self._known.pop(channel, ...)
+            known = self._known.pop(channel, ...) if self._known else ...
             if frame["resumed"] and known == epoch:
                 return
         elif kind == "skipped":
             last = frame["to"]
-            self._move(channel, self._epochs.get(channel), self._serials[channel] if last is None else int(str(last)))
+            began = self._starts.get(channel, (None, 0))
+            self.positions[channel] = (began[0], began[1] if last is None else int(str(last)))
         elif kind == "error":
-            self.snapshots.discard(channel)
-            self._moved.set()
+            self._end_snapshot(channel)
         elif kind == "snapshot.end":
             assert isinstance(serial, int)
-            self.snapshots.discard(channel)
-            self._moved.set()
-            self._move(channel, self._epochs.get(channel), serial)
+            self._end_snapshot(channel)
+            self.positions[channel] = (self._starts[channel][0], serial)
         self._keep(encode(frame))
 
-    async def whole(self) -> None:
-        """Returns when no snapshot is incomplete any more."""
-        while self.snapshots and self.closed is None:
-            self._moved.clear()
-            await self._moved.wait()
+    def _end_snapshot(self, channel: str) -> None:
+        if channel in self.snapshots:
+            self.snapshots.discard(channel)
+            self.on_change()
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
-            self._moved.set()
             self._keep(encode(close_frame(code, reason)))
             self.closed = (code, reason)
-            self.full.set()
-            self.ended.set()
+            self.full = True
+            self.on_change()
 
     def abort(self) -> None:
         self.close(1006, "")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from realtime import hub, publishing, worker
+from realtime.connection import Connection
 from realtime.delivery.admission import Limits
 from realtime.hub import Mode
 from realtime.load import Place
 from realtime.log import retention
 from realtime.protocol.names import ChannelName
 from realtime.transports import polls
+from realtime.transports.links import PollLink
+from realtime.transports.polls import Poll
 from tests.conftest import MS, aeventually
 from tests.conversation import connected, in_thread, token
 from tests.transports.exchange import asked, opened, refused
@@ -164,8 +169,11 @@ async def test_under_load_news_is_held() -> None:
     await poll(at("a", {"epoch": epoch, "serial": 1}))
     running = worker.current()
     assert running is not None
-    running.load.ladder.pressure = 0.0
+    running.load.ladder.pressure = running.load.lately = 0.0
     assert polls.hold_of(running) == 0
+    running.load.lately = polls.BUSY
+    assert polls.hold_of(running) == 2
+    running.load.lately = 0.0
     running.load.admission.limits = Limits(connections=1)
     running.load.ladder.pressure = 1.0
     loop = asyncio.get_running_loop()
@@ -223,3 +231,94 @@ async def test_an_empty_list_is_answered_with_who_one_is() -> None:
     answer = await poll(wait_ms=5000)
     assert [frame["type"] for frame in answer["frames"]] == ["ready"]
     assert answer["positions"] == {}
+
+
+# ---------------------------------------------------------------------- from our own server, without ASGI
+
+
+class Taken:
+    """A poll that was read by our own server."""
+
+    def __init__(self, *attach: object, wait_ms: int = 0, query: bytes | None = None, **headers: str) -> None:
+        caller = polls.caller_of({"host": "localhost", "authorization": f"Bearer {token()}", **headers})
+        self.answered: tuple[int, Any, dict[bytes, bytes]] | None = None
+        self.leave = None
+        if caller is not None:
+            body = json.dumps({"attach": attach, "wait_ms": wait_ms}).encode()
+            self.leave = polls.take(caller, query, body, "192.0.2.7", self._done)
+
+    def _done(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        assert self.answered is None
+        self.answered = status, json.loads(body), dict(headers)
+
+    async def answer(self) -> tuple[int, Any, dict[bytes, bytes]]:
+        assert self.leave is not None
+        await aeventually(lambda: self.answered is not None)
+        assert self.answered is not None
+        return self.answered
+
+
+async def test_our_own_server_asks_without_asgi_and_hears_the_same(realtime_settings: Any) -> None:
+    realtime_settings(ORIGINS=["https://there.example"])
+    epoch = await publish("a", 1, 2)
+    last = at("a", {"epoch": epoch, "serial": 1})
+    told = await poll(last)
+    status, answer, headers = await Taken(last, origin="https://there.example").answer()
+    assert (status, answer) == (200, told) and data_of(answer) == [2]
+    assert headers[b"access-control-allow-origin"] == b"https://there.example"
+    assert headers[b"cache-control"] == b"no-store"
+    _, answer, _ = await Taken(query=f"attach=a,{epoch}.1&wait_ms=0".encode()).answer()
+    assert answer == told
+    status, answer, _ = await Taken(at("nowhere:a", "head")).answer()
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    waiting = Taken(at("a", {"epoch": epoch, "serial": 2}), wait_ms=20_000)
+    await aeventually(lambda: here("a") == 1)
+    await publish("a", 3)
+    assert data_of((await waiting.answer())[1]) == [3]
+    running = worker.current()
+    assert running is not None and running.load.connections == 0
+    running.load.admission.limits = Limits(connections=1)
+    held = running.load.admit("192.0.2.1", [])
+    assert isinstance(held, Place)
+    status, answer, headers = await Taken(last).answer()
+    assert (status, answer["error"]["code"]) == (503, "unavailable") and int(headers[b"retry-after"]) >= 1
+    held.leave()
+
+
+async def test_what_it_cannot_decide_goes_the_ordinary_way_and_nothing_is_done() -> None:
+    await poll(wait_ms=0)
+    running = worker.current()
+    assert running is not None
+    admitted = running.load.admission.admitted
+    for odd in (
+        Taken("a", authorization=""),
+        Taken("a", authorization="Basic eDp5"),
+        Taken("a", authorization="Bearer not.a.token"),
+        Taken("a", authorization="Bearer sk_" + "a" * 40),
+        Taken("a", host="elsewhere.example"),
+        Taken("a", origin="https://elsewhere.example"),
+        Taken("a", "a"),
+        Taken("a", wait_ms=-1),
+        Taken(query=b"attach=a&wait_ms=x"),
+    ):
+        assert odd.leave is None and odd.answered is None
+    assert running.load.admission.admitted == admitted
+
+
+async def test_a_poll_that_ends_leaves_nothing_for_the_collector() -> None:
+    epoch = await publish("a", 1)
+    await poll(at("a", "head"))
+    gc.collect()
+    gc.disable()
+    try:
+        answered = Taken(at("a", {"epoch": epoch, "serial": 0}))
+        await answered.answer()
+        left = Taken(at("a", {"epoch": epoch, "serial": 1}), wait_ms=20_000)
+        await aeventually(lambda: here("a") == 1)
+        assert left.leave is not None
+        left.leave()
+        left.leave = answered.leave = None
+        await aeventually(lambda: not any(isinstance(each, Poll | PollLink | Connection) for each in gc.get_objects()))
+        assert left.answered is None
+    finally:
+        gc.enable()

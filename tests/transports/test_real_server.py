@@ -327,3 +327,27 @@ def test_nothing_of_a_ticket_or_token_is_logged(server: Site) -> None:
     log = server.log.read_text()
     assert ticket[:40] not in log and ticket[-40:] not in log
     assert token(server)[:30] not in log
+
+
+def test_a_poll_in_pieces_is_answered_as_one_that_comes_whole(server: Site) -> None:
+    """The first goes by ASGI, the second does not."""
+    publish(server, "pieces", 1, 2)
+    body = json.dumps({"attach": [{"channel": "pieces", "from": {"epoch": None, "serial": 0}}]}).encode()
+    head = (
+        f"POST /api/v1/poll HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token(server)}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    answers = []
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for pieces in ([head + body], [head, body], [head + body], [head[:9], head[9:] + body]):
+            for piece in pieces:
+                peer.sendall(piece)
+                time.sleep(50 * MS)
+            response = HTTPResponse(peer)
+            response.begin()
+            told = json.loads(response.read())
+            headers = {(name.lower(), value) for name, value in response.getheaders()}
+            answers.append((response.status, headers, told))
+    assert answers[0][2]["positions"]["pieces"]["serial"] == 2
+    assert all(answer == answers[0] for answer in answers)
