@@ -212,6 +212,18 @@ def unread(rooms: Sequence[Room], client: str) -> dict[int, tuple[int, int]]:
         return {room_id: (messages, mentions) for room_id, messages, mentions in cursor.fetchall()}
 
 
+def seen(room: Room, client: str) -> dict[str, Any] | None:
+    """Through which serial somebody has seen a room, on whichever device, and the time of the last message of it."""
+    # A page does not wait for a long log to be folded: what the index does not know yet counts as new.
+    position = catch_up([room], STRETCH)[room.pk]
+    through = Seen.objects.filter(room=room, client=client).values_list("through", flat=True).first()
+    if through is None:
+        return None
+    read = IndexedMessage.objects.filter(room=room, serial__lte=through).order_by("-serial")
+    time = read.values_list("time", flat=True).first()
+    return None if time is None else {"epoch": position.epoch, "serial": through, "time": time}
+
+
 def page(
     room: Room,
     *,

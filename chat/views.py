@@ -13,6 +13,7 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
 from chat.authorization import OPERATIONS
+from chat.index import seen
 from chat.models import NAMESPACE, Quiet, Room
 from chat.people import here_of, inbox_of, people, person, touch
 from chat.rooms import muted_until, name_for, names_of_direct
@@ -69,6 +70,7 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
             "names": known,
             "inbox": inbox_of(person(user)["client"]),
             "here": here_of(user.pk),
+            "seen": seen(current, person(user)["client"]),
             "room": {
                 "slug": current.slug,
                 "name": current.name,

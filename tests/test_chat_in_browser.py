@@ -309,6 +309,14 @@ def test_other_rooms_say_what_is_new_and_the_room_where_it_begins(meet: Meet) ->
     eventually(lambda: unread.inner_text().startswith("2"), LONG_S)
     bo.enter("news")
     bo.page.get_by_text("2 new since").wait_for()
+    # What was read there is not new on another device, which has read nothing yet.
+    eventually(lambda: any("Seen by Bo" in each for each in ana.states), LONG_S, what="bo's receipt")
+    bo.enter("talk")
+    ana.say("new three")
+    ana.wait_for_texts("new three")
+    phone = meet("bo")
+    phone.enter("news")
+    phone.page.get_by_text("1 new since").wait_for()
 
 
 def test_a_phone_has_the_rooms_in_a_drawer(meet: Meet) -> None:

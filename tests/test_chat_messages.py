@@ -306,6 +306,24 @@ def test_unread_counts_what_others_said_after_the_receipt(ana: Person, bo: Perso
     assert Seen.objects.get(client="ana").through == serials[4]
 
 
+def test_a_page_begins_with_what_was_read_on_any_device(ana: Person, bo: Person) -> None:
+    make_room("lobby", owner=ana)
+
+    def seen() -> Any:
+        return bo.get("lobby/").context["page_data"]["seen"]
+
+    assert seen() is None
+    first = ana.says("lobby", "one")
+    last = ana.says("lobby", "two")
+    assert seen() is None
+    bo.does("lobby", "receipt", through=first)
+    page = bo.get("lobby/page").json()
+    told = {each["serial"]: each["time"] for each in page["messages"]}
+    assert seen() == {"epoch": page["epoch"], "serial": first, "time": told[first]}
+    bo.does("lobby", "receipt", through=last)
+    assert seen() == {"epoch": page["epoch"], "serial": last, "time": told[last]}
+
+
 def test_counts_end_at_their_limit(ana: Person, bo: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "COUNT_MOST", 3)
     make_room("lobby", owner=bo)

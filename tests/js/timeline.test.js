@@ -239,3 +239,11 @@ test("how long ago somebody was seen is no more exact than it is measured", () =
     ["not seen yet", "just now", "just now", "5 min ago", "119 min ago", "2 h ago", "47 h ago", "2 days ago"],
   );
 });
+
+test("what the log has lost while it stood here stays, and is told once", () => {
+  let timeline = timelines.skip(filled(1, 3), { from: 4, to: 6, reason: "retention" });
+  timeline = timelines.receive(timeline, frames(7, 8), ME);
+  const kinds = rows({ ...timeline, oldest: 7 }).map(({ kind }) => kind);
+  assert.deepEqual(kinds.filter((kind) => kind !== "message" && kind !== "day"), ["beginning", "gap"]);
+  assert.equal(kinds.filter((kind) => kind === "message").length, 5);
+});

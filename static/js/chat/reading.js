@@ -1,4 +1,4 @@
-// What one has read: kept on this device for the "new since" line, and said to the room for "Seen by".
+// What one has read: kept on this device and, by receipts, in the room, for the "new since" line and for "Seen by".
 //
 // Only what stood on a visible page counts. A receipt goes out at most every two seconds, never while the line is away
 // (it would be old news when it arrives), and not for what another tab of ours has said already.
@@ -8,6 +8,21 @@ import { shownMessages, shownSpan } from "./timeline.js";
 
 const MARK_AFTER_MS = 400;
 const RECEIPT_EVERY_MS = 2000;
+
+/** @typedef {import("./drafts.js").ReadMark} ReadMark */
+
+/**
+ * How far one has read: here, or on another device, of which the server knows by the receipts.
+ *
+ * @param {(ReadMark | null)[]} marks
+ * @param {string | null} epoch Of the log; marks in another one mean other messages.
+ */
+export function furthest(marks, epoch) {
+  /** @type {ReadMark | null} */
+  let found = null;
+  for (const mark of marks) if (mark !== null && mark.epoch === epoch && mark.serial > (found?.serial ?? 0)) found = mark;
+  return found;
+}
 
 /** @type {number | undefined} */
 let timer;

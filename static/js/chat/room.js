@@ -18,7 +18,7 @@ import { announce, app, channel, client, data, isAway, isModerator, log, me, mem
 import { jumpTo, lookAround, showNewest } from "./past.js";
 import { openPictures } from "./picture.js";
 import { drawDrafts, drawWhereabouts, followInbox, isQuiet, reloadRooms, setQuiet } from "./rail.js";
-import { markReadSoon } from "./reading.js";
+import { furthest, markReadSoon } from "./reading.js";
 import { openRooms, roomActions } from "./rooms.js";
 import { composers, edit, keepFailed, restoreFailed, send } from "./sending.js";
 import { sheet } from "./sheet.js";
@@ -120,8 +120,8 @@ function filled() {
   page.isFilled = true;
   clearTimeout(loadingTimer);
   find("[data-loading]").hidden = true;
-  const mark = memory.readMark(room.slug);
-  if (mark !== null && mark.epoch === page.timeline.epoch) page.timeline = timelines.markNew(page.timeline, mark, me);
+  const mark = furthest([memory.readMark(room.slug), data.seen], page.timeline.epoch);
+  if (mark !== null) page.timeline = timelines.markNew(page.timeline, mark, me);
   draw();
   scroller.toBottom();
   restoreFailed();

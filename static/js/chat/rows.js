@@ -44,7 +44,9 @@ export function rowsOf(timeline, now, me) {
   /** @type {Row[]} */
   const rows = [];
   if (span.to > 0 && oldest !== null && !hasPast(timeline)) {
-    if (oldest > 1) rows.push({ key: "past", kind: "past", through: oldest - 1 });
+    // What was taken from the log while it stood here already stays; a gap says where the rest is missing.
+    const from = Math.min(oldest, span.from);
+    if (from > 1) rows.push({ key: "past", kind: "past", through: from - 1 });
     else rows.push({ key: "beginning", kind: "beginning" });
   }
   const messages = fold.messages().filter((message) => isShown(message) && isInRoom(message));
