@@ -96,7 +96,8 @@ export class Chart {
     const grid = { stroke: colourOf("--grid"), width: 1 };
     const font = `11px ${getComputedStyle(document.documentElement).fontFamily}`;
     const hatch = { line: colourOf("--gap-hatch"), edge: colourOf("--slow") };
-    const surface = colourOf("--surface");
+    // Where the system sets the colours, what is asked of an element is the colour of text.
+    const surface = matchMedia("(forced-colors: active)").matches ? "Canvas" : colourOf("--surface");
     this.#plot = new uPlot(
       {
         ...this.#size(),
