@@ -43,8 +43,10 @@ def test_twenty_tabs_are_live_and_pages_load(site: Site, browser: Browser, trans
         # Each says which one carries it: three have a lasting request, the others ask again and again.
         word = {"streaming": "Streaming", "sse": "SSE"}[transport]
         eventually(
-            lambda: sorted(tab.locator("[data-line-chip] .via").inner_text().split(" ")[0] for tab in tabs)
-            == sorted([word] * 3 + ["Polling"] * (TABS - 3)),
+            lambda: (
+                sorted(tab.locator("[data-line-chip] .via").inner_text().split(" ")[0] for tab in tabs)
+                == sorted([word] * 3 + ["Polling"] * (TABS - 3))
+            ),
             LONG_S,
             what="every chip names what carries its tab",
         )
