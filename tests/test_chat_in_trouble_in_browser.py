@@ -395,7 +395,9 @@ def test_all_workers_are_killed_and_the_banner_tells_the_truth(site: Site, meet:
         ana.say("second")
         for person, waiting in ((ana, " 2 messages wait here and send themselves."), (bo, "")):
             # Tries to connect hang, since somebody listens still: Offline and Connecting take turns.
-            eventually(lambda person=person, waiting=waiting: offline_since(person, waiting), LONG_S, what="Offline")  # type: ignore[misc]
+            eventually(
+                lambda person=person, waiting=waiting: offline_since(person, waiting), 3 * LONG_S, what="Offline"
+            )  # type: ignore[misc]
             assert person.page.locator("[data-typing]").inner_text() == "Who is typing is not known while offline"
     finally:
         os.kill(supervisor, signal.SIGCONT)
@@ -468,6 +470,7 @@ def test_what_retention_took_meanwhile_is_told_and_the_rest_is_read_anew(
     bo.wait_for_texts("typed meanwhile")
     bo.say("and on")
     ana.wait_for_texts("typed meanwhile", "and on")
+    assert ana.page.locator("li.gap").count() == 1 and ana.page.locator("li.beginning").count() == 1
     heard: list[Any] = ana.page.evaluate("window.heard")
     serials = [each[0] for each in heard]
     assert serials == sorted(set(serials)) and not any(first <= each <= last for each in serials)
