@@ -479,6 +479,9 @@ class PollLink(HttpLink):
         """Where channels were attached: epoch and serial."""
 
     def _put(self, payload: Sequence[str]) -> None:
+        if self.closed is not None:
+            # Nor may positions go on: the client would stand behind what it was not told.
+            return
         for frame in payload:
             kind, channel = _told_by(frame)
             if channel:
@@ -489,8 +492,6 @@ class PollLink(HttpLink):
             self._keep(frame)
 
     def _keep(self, frame: str) -> None:
-        if self.closed is not None:
-            return
         self.frames.append(frame)
         self._size += len(frame) + FRAME_OVERHEAD_BYTES
         self.written_bytes += len(frame)
@@ -505,7 +506,9 @@ class PollLink(HttpLink):
         kind, channel = frame["type"], str(frame.get("channel"))
         frame = {name: value for name, value in frame.items() if name != "ref"}
         epoch, serial = frame.get("epoch"), frame.get("serial")
-        if kind in ("heartbeat", "auth.expiring") or (kind == "ready" and not self._tells_ready):
+        if self.closed is not None or kind in ("heartbeat", "auth.expiring"):
+            return
+        if kind == "ready" and not self._tells_ready:
             return
         if kind == "attached":
             assert isinstance(serial, int)

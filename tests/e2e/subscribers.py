@@ -177,7 +177,7 @@ class Subscriber:
             asked = {"epoch": progress.epoch, "serial": progress.position}
         window = self.window
         ref = next(self._refs)
-        self._pending[ref] = Attachment(self.run.checker, f"{self.name} ({self.style})", channel, asked, window)
+        self._pending[ref] = Attachment(self.run.checker, self.where, channel, asked, window)
         frame = {"type": "attach", "ref": ref, "channel": channel, "from": asked}
         if window is not None:
             frame["window"] = window
@@ -227,11 +227,16 @@ class Subscriber:
         else:
             self.run.checker.fail("refused", f"{self.name}: {frame.code} {frame.message} on {frame.channel}")
 
+    @property
+    def where(self) -> str:
+        """Its name, and how it reads."""
+        return f"{self.name} ({self.style})"
+
     def _on_message(self, text: bytes, frame: Frame) -> None:
         channel = frame.channel or ""
         attachment = self.attachments.get(channel)
         if attachment is None:
-            self.run.checker.fail("attached", f"{self.name}: message {frame.serial} of {channel} without attachment")
+            self.run.checker.fail("attached", f"{self.where}: message {frame.serial} of {channel} without attachment")
             return
         attachment.on_message(text, frame)
         serial = frame.serial
@@ -302,8 +307,14 @@ class Subscriber:
 
     def _later(self, delay_s: float, work: Callable[..., None], *args: Any) -> None:
         """On this connection only."""
-        self._timers = {timer for timer in self._timers if timer.when() > time.monotonic()}
-        self._timers.add(asyncio.get_running_loop().call_later(delay_s, work, *args))
+
+        def run() -> None:
+            # Not by its time: one that is due may not have run.
+            self._timers.discard(timer)
+            work(*args)
+
+        timer = asyncio.get_running_loop().call_later(delay_s, run)
+        self._timers.add(timer)
 
     def _catch_up(self) -> None:
         done: dict[str, int] = {}

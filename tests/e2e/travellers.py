@@ -70,6 +70,10 @@ class Traveller(Subscriber):
         self._last_id: str | None = None
         self._lingering: set[asyncio.Task[None]] = set()
 
+    @property
+    def where(self) -> str:
+        return f"{self.name} ({self._transport})"
+
     # ------------------------------------------------------------------ life
 
     async def live(self) -> None:
@@ -272,8 +276,7 @@ class Traveller(Subscriber):
         for each in asked:
             ref = next(self._refs)
             self._refs_of[each.channel] = ref
-            name = f"{self.name} ({self._transport})"
-            self._pending[ref] = Attachment(self.run.checker, name, each.channel, each.position, 0)
+            self._pending[ref] = Attachment(self.run.checker, self.where, each.channel, each.position, 0)
 
     # ------------------------------------------------------------------ frames
 

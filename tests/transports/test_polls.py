@@ -218,6 +218,19 @@ async def test_a_worker_that_drains_answers_its_polls() -> None:
         assert answer["frames"][-1]["code"] == 1012
 
 
+def test_behind_the_end_nothing_is_told_and_nothing_moves() -> None:
+    """Between the end of its connection and its answer a broadcast may still come: the next poll reads it."""
+    link = PollLink(1000, {}, tells_ready=False)
+    link.send({"type": "attached", "channel": "chat:a", "epoch": "e", "serial": 1, "head": 1, "resumed": True})
+    link.write(['{"type":"message","channel":"chat:a","serial":2,"data":1}'])
+    link.close(1012, "restart")
+    told, stands = list(link.frames), dict(link.positions)
+    link.write(['{"type":"message","channel":"chat:a","serial":3,"data":1}'])
+    link.send({"type": "skipped", "channel": "chat:a", "epoch": "e", "from": 4, "to": 9, "reason": "retention"})
+    assert link.frames == told and '"type":"close"' in told[-1]
+    assert link.positions == stands == {"chat:a": ("e", 2)}
+
+
 async def test_a_client_that_goes_away_leaves_nothing() -> None:
     async with opened("GET", "/poll", [("attach", "a,.0")]) as exchange:
         await aeventually(lambda: here("a") == 1)
