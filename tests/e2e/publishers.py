@@ -104,6 +104,8 @@ class SocketPublisher(Publisher):
         self._again: deque[Batch] = deque()
         self._flying: OrderedDict[int, tuple[Batch, set[str], int]] = OrderedDict()
         self._failed: list[tuple[int, Batch]] = []
+        self._broken_chains: set[str] = set()
+        """Channels of which the last publish on this connection failed: what is chained to that fails, too."""
         self._refs = itertools.count(1)
         self._order: SendOrder | None = None
         self._answered = asyncio.Event()
@@ -153,6 +155,7 @@ class SocketPublisher(Publisher):
         self._again.extendleft(batch for _, batch in sorted(old, key=lambda pair: pair[0], reverse=True))
         self._failed.clear()
         self._flying.clear()
+        self._broken_chains.clear()
 
     async def _speak(self, socket: RawSocket) -> None:
         self._heard_at = time.monotonic()
@@ -165,6 +168,7 @@ class SocketPublisher(Publisher):
             if self._failed and not self._flying:
                 await asyncio.sleep(self._pause_s)
                 self._again.extendleft(batch for _, batch in sorted(self._failed, key=lambda p: p[0], reverse=True))
+                self._broken_chains.update(batch.channel for _, batch in self._failed)
                 self._failed.clear()
             room = self._is_ready and len(self._flying) < IN_FLIGHT and not self._failed
             if room and self._again:
@@ -210,8 +214,10 @@ class SocketPublisher(Publisher):
             "channel": batch.channel,
             "messages": [item.wire() for item in batch.items],
         }
-        if self.chain or again:
+        if (self.chain or again) and batch.channel not in self._broken_chains:
             frame["chained"] = True
+        # Nothing is in flight when the first of those that failed is sent again, so it need not be chained.
+        self._broken_chains.discard(batch.channel)
         socket.send(frame)
 
     def _on_text(self, text: bytes) -> None:
