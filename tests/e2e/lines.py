@@ -215,6 +215,9 @@ class Line:
     async def _begin(self, method: str, path: str, body: bytes = b"", headers: str = "") -> Answer:
         try:
             answer = await self._call.ask(self.port, method, path, self.bearer, body, headers)
+            if not self.is_open:
+                # It was told to go while it connected: there was nothing to drop yet.
+                raise ConnectionAbortedError(path)
             if answer.status != 200:
                 raise Refused(answer.status, await answer.whole())
         except EOFError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 
 from tests.conftest import MS, aeventually
 from tests.e2e.faults import terminate_connections
+from tests.e2e.lines import StreamLine
 from tests.e2e.processes import ServerProcess
 from tests.e2e.run import DECK, TRANSPORTS, Plan, Run
 from tests.e2e.torture import missed, read_history, report, server_for, torture
@@ -165,3 +167,24 @@ async def _stored(publisher: Talker, ref: int, id: str) -> dict[str, object]:
         assert answer["code"] == "unavailable", answer
         await asyncio.sleep(answer["retry_after_ms"] / 1000)
     return answer
+
+
+async def test_a_line_that_goes_while_it_connects_is_over() -> None:
+    """What it would still hear reached a subscriber that was on its next line."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nheard\n")
+
+    heard: list[bytes] = []
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        line = StreamLine(server.sockets[0].getsockname()[1], token("ana"), random.Random(1))
+        line.on_text = heard.append
+        opening = asyncio.ensure_future(line.open([]))
+        await asyncio.sleep(0)
+        line.abort()
+        with pytest.raises(ConnectionAbortedError):
+            await opening
+        await asyncio.sleep(20 * MS)
+    assert heard == []
