@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -395,9 +396,7 @@ def test_all_workers_are_killed_and_the_banner_tells_the_truth(site: Site, meet:
         ana.say("second")
         for person, waiting in ((ana, " 2 messages wait here and send themselves."), (bo, "")):
             # Tries to connect hang, since somebody listens still: Offline and Connecting take turns.
-            eventually(
-                lambda person=person, waiting=waiting: offline_since(person, waiting), 3 * LONG_S, what="Offline"
-            )  # type: ignore[misc]
+            eventually(partial(offline_since, person, waiting), 3 * LONG_S, what="Offline")
             assert person.page.locator("[data-typing]").inner_text() == "Who is typing is not known while offline"
     finally:
         os.kill(supervisor, signal.SIGCONT)
