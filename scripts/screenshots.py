@@ -1,7 +1,8 @@
 """Takes the pictures of docs/images from a running site of its own: `python -m scripts.screenshots`.
 
-`pages` behind it takes those of home, log in, cursors and console alone, `dashboards` and `chat` theirs. Needs what the
-browser tests need. Run it when a page has changed, and look at the result.
+`pages` behind it takes those of home, log in, cursors and console alone; `dashboards`, `chat`, `desk` and `trouble`
+theirs. Needs what the browser tests need, and fonts with the signs that people send each other (Debian: fonts-inter,
+fonts-noto-color-emoji). Run it when a page has changed, and look at the result.
 """
 
 from __future__ import annotations
@@ -26,33 +27,20 @@ IMAGES = ROOT / "docs" / "images"
 WIDE = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 FORMATS: dict[str, dict[str, Any]] = {"": WIDE, "-phone": PHONE}
+DESK = {"desk": "/admin/", "desk-live": "/admin/realtime/liveconnection/", "api": "/api/docs"}
 
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    if sys.argv[1:] == ["pages"]:
-        with Site(DEMO="1", WORKERS="1") as site, chromium() as browser:
-            site.manage("demo")
-            pages(site, browser)
-        return
-    if sys.argv[1:] == ["chat"]:
-        with Site(DEMO="1") as site, chromium() as browser:
-            site.manage("demo")
-            talk(site, browser)
-            chat(site, browser)
-        return
-    if sys.argv[1:] == ["dashboards"]:
-        with Site(DEMO="1") as site, chromium() as browser, feeding(site):
-            site.manage("demo")
-            dashboards(site, browser)
-        return
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := [each for each in wanted if each not in PARTS]:
+        sys.exit(f"No such pictures: {', '.join(unknown)}. There are {', '.join(PARTS)}.")
     with Site(DEMO="1") as site, chromium() as browser, feeding(site):
         site.manage("demo")
-        pages(site, browser)
-        talk(site, browser)
-        dashboards(site, browser)
-        chat(site, browser)
-        trouble(site, browser)
+        if {"chat", "desk", "trouble"} & set(wanted):
+            talk(site, browser)
+        for each in wanted:
+            PARTS[each](site, browser)
 
 
 def dashboards(site: Site, browser: Browser) -> None:
@@ -96,6 +84,22 @@ def chat(site: Site, browser: Browser) -> None:
             ana.page.wait_for_timeout(700)
             shoot(ana, f"chat-thread{suffix}")
             ana.close()
+    bo.close()
+
+
+def desk(site: Site, browser: Browser) -> None:
+    """The operator's front page, its live connections, and the page of the HTTP interface."""
+    bo = Person(site, browser, "bo").log_in()
+    bo.enter("lobby")
+    for theme in ("light", "dark"):
+        for form, context in FORMATS.items():
+            suffix = f"{form}{'' if theme == 'light' else '-dark'}"
+            admin = Person(site, browser, "admin", color_scheme=theme, **context).log_in()
+            for name, path in DESK.items():
+                admin.open(path)
+                admin.page.wait_for_timeout(1000)
+                shoot(admin, f"{name}{suffix}")
+            admin.close()
     bo.close()
 
 
@@ -236,6 +240,10 @@ def trouble(site: Site, browser: Browser) -> None:
 
 def shoot(person: Person, name: str) -> None:
     person.page.screenshot(path=IMAGES / f"{name}.png")
+
+
+PARTS = {"pages": pages, "dashboards": dashboards, "chat": chat, "desk": desk, "trouble": trouble}
+"""By what they are asked for with. The last one takes the server away."""
 
 
 if __name__ == "__main__":
