@@ -19,6 +19,9 @@ from twisted.internet import tcp
 from twisted.internet.protocol import connectionDone
 from twisted.web import http
 
+from realtime.protocol.codec import encode
+from realtime.protocol.errors import ProtocolError
+
 QUICK = "seriatim_quick"
 """Attribute of an ASGI application that offers a `Quick`. One that is wrapped in something else has none, so that
 nothing passes by what it is wrapped in."""
@@ -121,6 +124,18 @@ def read_head(head: bytes) -> Head | None:
     return Head({name.decode(): value.decode() for name, value in headers.items()}, int(length or 0), query)
 
 
+def last_answer(status: int, error: ProtocolError) -> bytes:
+    """An answer behind which the connection ends, for requests that no application sees."""
+    body = encode(error.body()).encode()
+    reason = http.RESPONSES.get(status, b"Refused")
+    return b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
+        status,
+        reason,
+        len(body),
+        body,
+    )
+
+
 class SeriatimChannel(http.HTTPChannel):
     """One connection for HTTP/1.1."""
 
@@ -212,6 +227,30 @@ class SeriatimChannel(http.HTTPChannel):
                 taken = 0
         if taken < len(data):
             transport.write(data[taken:])
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Twisted would hang up without a word."""
+        self._refuse_head(long=True)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Twisted's own answer says 400 and nothing more."""
+        too_long = self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders
+        self._refuse_head(long=too_long)
+
+    def _refuse_head(self, *, long: bool) -> None:
+        """Nobody else's answer is under way: the next head is read when the request before it was answered."""
+        if long:
+            error = ProtocolError(
+                "too_large",
+                f"The head has more than {self.totalHeadersSize} bytes or {self.maxHeaders} headers.",
+                remedy="Send a long list in the body, or by a ticket.",
+            )
+            in_first_line = self._HTTPChannel__first_line  # type: ignore[attr-defined]  # Twisted's private name
+            self._write(last_answer(414 if in_first_line else 431, error))
+        else:
+            error = ProtocolError("bad_frame", "This is no HTTP request.", remedy="Send HTTP/1.1 as RFC 9112 has it.")
+            self._write(last_answer(400, error))
+        self.loseConnection()  # type: ignore[no-untyped-call]
 
     def timeoutConnection(self) -> None:
         """Twisted's limit for an idle connection: it does not hold while a request is served, and counts from there."""

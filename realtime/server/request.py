@@ -18,9 +18,9 @@ from realtime import worker
 from realtime.conf import settings
 from realtime.delivery.admission import FIRST_S
 from realtime.load import Refusal
-from realtime.protocol.codec import encode
 from realtime.protocol.errors import ProtocolError
 from realtime.server import hixie
+from realtime.server.channel import last_answer
 
 CUT = "seriatim.cut"
 """Name of the extension of HTTP scopes whose value drops the connection, whatever waits for the client."""
@@ -80,11 +80,7 @@ class SeriatimRequest(WebRequest):
 
     def _cut_short(self, status: int, error: ProtocolError) -> None:
         self._refused = True
-        body = encode(error.body()).encode()
-        head = (
-            b"HTTP/1.1 %d Refused\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-        )
-        self.channel.write(head % (status, len(body)) + body)
+        self.channel.write(last_answer(status, error))
         self.channel.loseConnection()
 
     def process(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -306,6 +307,45 @@ def test_huge_heads_are_refused(server: Site) -> None:
                 pass  # it was cut before all of it was sent
             assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
     assert publish(server, "heads", 2)[0]["serials"] == [before[0]["serials"][0] + 1]
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"GET /api/v1/poll?attach=%s HTTP/1.1\r\n" % (b"x" * 20_000), 414, "too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-More: %s\r\n" % (b"x" * 20_000), 431, "too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-More: x\r\n" * 2000, 431, "too_large"),
+        (b"\x16\x03\x01\x02\x00\x01\r\n", 400, "bad_frame"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n", 400, "bad_frame"),
+    ],
+)
+def test_a_head_that_is_refused_is_told_why(server: Site, head: bytes, status: int, code: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
+        client.sendall(head + b"\r\n")
+        first, _, body = read_to_end(client).partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 %d " % status), first
+    assert json.loads(body)["error"]["code"] == code
+
+
+@pytest.mark.parametrize("unusual", [b"", b"TE: trailers\r\n"])
+def test_a_refused_head_waits_for_the_answer_before_it(server: Site, unusual: bytes) -> None:
+    (stored,) = publish(server, "heads", 1)
+    place = f"{stored['epoch']}.{stored['serials'][0]}"
+    poll = f"GET /api/v1/poll?attach=heads,{place}&wait_ms=500 HTTP/1.1\r\nAuthorization: Bearer {token(server)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
+        client.sendall(poll.encode() + b"Host: 127.0.0.1\r\n" + unusual + b"\r\n")
+        time.sleep(0.1)
+        client.sendall(b"GET / HTTP/1.1\r\nX-More: %s\r\n\r\n" % (b"x" * 30_000))
+        answers = re.findall(rb"HTTP/1.1 (\d+) ", read_to_end(client))
+    assert answers == [b"200", b"431"]
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(4096):
+            answer += part
+    return answer
 
 
 def test_nothing_of_a_ticket_or_token_is_logged(server: Site) -> None:
