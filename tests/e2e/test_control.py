@@ -62,13 +62,13 @@ class Workers:
         return json.loads(output.rpartition("answer:")[2])
 
     async def prepare(self) -> str:
-        """ana, who is logged in, and two private rooms that she is a member of; her session's key."""
+        """ana, who is logged in, and three private rooms that she is a member of; her session's key."""
         answer = await self.run(
             """
 Namespace.objects.update_or_create(name="chat", defaults={"known_ops": ["subscribe"]})
 User.objects.filter(username="ana").delete()
 ana = User.objects.create_user("ana")
-for slug in ("one", "two"):
+for slug in ("zero", "one", "two"):
     room, _ = Room.objects.get_or_create(slug=slug, name=slug, kind="private")
     Membership.objects.create(room=room, user=ana)
 answer["key"] = session_of(ana)
@@ -149,12 +149,22 @@ async def test_rights_that_a_program_takes_away_end_attachments_at_all_workers(w
     """Where it commits, and only there."""
     sockets = await workers.sockets(await workers.prepare())
     for socket in sockets:
-        for slug in ("one", "two"):
+        for slug in ("zero", "one", "two"):
             await until_answered(socket, {"type": "attach", "channel": f"chat:{slug}"}, "attached")
+    # Nobody is told of the deletions: only a worker that asks again finds out. And those who have heard of this one have
+    # heard of all that the rooms were made with.
+    await workers.run(
+        """
+from realtime.authorization import reauthorize
+Membership.objects.filter(room__slug="zero")._raw_delete("default")
+reauthorize(channel="chat:zero")
+"""
+    )
+    for socket in sockets:
+        await frame_at(socket, "detached", channel="chat:zero", reason="forbidden")
     answer = await workers.run(
         """
 from realtime.authorization import reauthorize
-# Nobody is told: only a worker that asks again finds out.
 Membership.objects.all()._raw_delete("default")
 try:
     with transaction.atomic():
