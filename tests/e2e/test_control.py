@@ -151,8 +151,8 @@ async def test_rights_that_a_program_takes_away_end_attachments_at_all_workers(w
     for socket in sockets:
         for slug in ("zero", "one", "two"):
             await until_answered(socket, {"type": "attach", "channel": f"chat:{slug}"}, "attached")
-    # Nobody is told of the deletions: only a worker that asks again finds out. And those who have heard of this one have
-    # heard of all that the rooms were made with.
+    # Nobody is told of the deletions: only a worker that asks again finds out. And who has heard of this one has heard
+    # of all that the rooms were made with.
     await workers.run(
         """
 from realtime.authorization import reauthorize
