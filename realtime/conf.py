@@ -422,6 +422,14 @@ class Settings:
         "the interpreter, and none is quicker for another beside it.",
         least=1,
     )
+    HTTP_NICE = Key(
+        4,
+        "steps of niceness",
+        "So far behind the loop the system puts the threads of Django's requests where they share a core (Linux). Each "
+        "step is a quarter less of a contended core; from about 5 on other busy programs keep a request, and the "
+        "interpreter with it, too long from the core.",
+        least=0,
+    )
     HTTP_TURN_MS = Key(
         250,
         "milliseconds",

@@ -6,16 +6,29 @@ and were not quicker for it. So, while the loop has much to do, few requests run
 
 A request that itself waits, for a slow database or another service, needs no interpreter meanwhile. Its turn therefore
 ends after a moment, whatever it does: it holds up nobody for longer, not even if it waits for another request to this
-process. See docs/explanation/load.md.
+process.
+
+And where a request and the loop share a core, the system is asked to prefer the loop: otherwise it shares out the core
+fairly, in slices of milliseconds, while a message waits. See docs/explanation/load.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Final
+
+from django.core.signals import request_started
 
 from realtime.conf import settings
+
+NICEST: Final = 19
+"""Linux knows no nicer ones."""
 
 
 class Full(Exception):
@@ -90,3 +103,20 @@ class Turns:
     def _begin(self) -> Turn:
         self.running += 1
         return Turn(self, self._loop)
+
+
+def let_requests_stand_back() -> Callable[[], object]:
+    """From now on the threads of Django's requests have `HTTP_NICE` less of a contended core than the calling thread;
+    returns what ends that for new ones. Only Linux knows niceness of threads; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return lambda: None
+    niceness = min(os.getpriority(os.PRIO_PROCESS, 0) + settings.HTTP_NICE, NICEST)
+
+    def stand_back(**_: object) -> None:
+        # In the request's own thread, which ends with it: who is nice once cannot take it back without rights.
+        if threading.current_thread() is not threading.main_thread():
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+    request_started.connect(stand_back, weak=False)
+    return lambda: request_started.disconnect(stand_back)

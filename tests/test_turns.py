@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.core.signals import request_started
 
 from realtime import asgi
-from realtime.turns import Full, Turn, Turns
+from realtime.turns import Full, Turn, Turns, let_requests_stand_back
 from tests.conftest import MS, aeventually
 
 LONG_MS = 600_000
@@ -30,6 +35,35 @@ class Busy:
             return turn
 
         return asyncio.ensure_future(take())
+
+
+def niceness_in(thread_of: Callable[[Callable[[], int]], int]) -> int:
+    """Of a request that such a thread begins."""
+
+    def begin() -> int:
+        request_started.send(sender=None)
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    return thread_of(begin)
+
+
+def in_a_thread(work: Callable[[], int]) -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness elsewhere")
+@pytest.mark.django_db
+def test_requests_stand_back_behind_the_loop_and_nothing_else_does(realtime_settings: Callable[..., None]) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    realtime_settings(HTTP_NICE=3)
+    stop = let_requests_stand_back()
+    try:
+        assert niceness_in(in_a_thread) == mine + 3
+        assert niceness_in(lambda work: work()) == mine, "the main thread is the loop's"
+    finally:
+        stop()
+    assert niceness_in(in_a_thread) == mine
 
 
 async def settled() -> None:
