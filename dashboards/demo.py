@@ -51,6 +51,7 @@ DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ..
                 6,
                 {
                     "columns": ["connections", "attachments", "channels", "lag_ms", "cpu", "memory", "waiting"],
+                    "labels": {"key": "worker", "lag_ms": "loop lag, ms", "cpu": "CPU, %", "memory": "memory, MB"},
                     "quiet": _QUIET_S,
                 },
             ),
@@ -114,7 +115,14 @@ DASHBOARDS: Final[tuple[tuple[str, str, str, dict[str, str], tuple[Described, ..
         "The commentary holds: after a pause you get every line, in order.",
         {},
         (
-            ("table", "Score, conflated", "scores:live", "score", 6, {"columns": ["score", "clock", "possession"]}),
+            (
+                "table",
+                "Score, conflated",
+                "scores:live",
+                "score",
+                6,
+                {"columns": ["score", "clock", "possession"], "labels": {"key": "match"}},
+            ),
             ("feed", "Commentary, held", "demo:commentary", "text", 6, {"label": "clock"}),
             ("line", "Goals", "scores:live", "home", 6, {"more": ["away"], "least": 4}),
             ("gauge", "Possession of Quay", "scores:live", "possession", 6, {"min": 0, "max": 100, "unit": "%"}),

@@ -53,6 +53,12 @@ def _fields(most: int) -> Callable[[object], object]:
     return check
 
 
+def _labels(value: object) -> object:
+    if not isinstance(value, dict) or len(value) > COLUMNS_MOST + 1:
+        raise Invalid(f"must be an object of at most {COLUMNS_MOST + 1} fields and what they are called")
+    return {_field(field): _text(label) for field, label in value.items()}
+
+
 def _one_of(*values: str) -> Callable[[object], object]:
     def check(value: object) -> object:
         if value not in values:
@@ -93,12 +99,13 @@ KINDS: Final[Mapping[str, tuple[str, Mapping[str, Callable[[object], object]]]]]
     "gauge": ("Gauge", {"min": _number, "max": _number, "fold": _FOLD, "quiet": _number}),
     "number": ("Number", {"fold": _FOLD, "time": _field, "quiet": _number}),
     "bar": ("Bars", {"fold": _one_of("newest", "count"), "label": _field, "round": _field}),
-    "table": ("Table by key", {"columns": _fields(COLUMNS_MOST), "quiet": _number}),
+    "table": ("Table by key", {"columns": _fields(COLUMNS_MOST), "labels": _labels, "quiet": _number}),
     "feed": ("Events", {"label": _field}),
     "lights": ("Status lights", {"quiet": _number}),
 }
 """Kind → what people call it, and the options it has beside those that all have. `quiet`: after so many seconds without
-a word of it a key is shown as silent, and counts in no sum."""
+a word of it a key is shown as silent, and counts in no sum. `labels`: what is above the columns, by field; `key` is the
+first."""
 
 
 def check_options(kind: str, options: object) -> dict[str, Any]:

@@ -374,6 +374,30 @@ def test_time_stands_still_goes_back_and_goes_on_by_keys(ana: Person, publisher:
     eventually(lambda: widget(ana, "number").locator("[data-value]").inner_text() == str(before + 3), LONG_S)
 
 
+def test_the_strip_shows_an_hour_and_its_frame_is_the_window(ana: Person, publisher: Publisher) -> None:
+    ana.open(make_dashboard(ana))
+    ana.wait_for_word("Live")
+    overview = ana.page.locator("[data-track] path")
+    eventually(lambda: (overview.get_attribute("d") or "").startswith("M"), LONG_S)
+    strip = ana.page.locator("[data-scrub]")
+    for window, strip_s in ((300, 3600), (60, 3600), (3600, 4 * 3600)):
+        ana.page.locator(f"[data-window='{window}']").click()
+        assert strip.get_attribute("min") == str(window - strip_s)
+        share = strip.evaluate("each => each.style.getPropertyValue('--window')")
+        assert float(share.rstrip("%")) == pytest.approx(100 * window / strip_s)
+    ana.page.locator("[data-window='300']").click()
+    # As far to the left as it goes: the frame begins where the hour does.
+    strip.focus()
+    ana.page.keyboard.press("Home")
+    state = ana.page.locator("[data-state]")
+    eventually(lambda: state.inner_text().startswith("Paused at "), LONG_S)
+    assert strip.input_value() == str(300 - 3600)
+    box = strip.bounding_box()
+    assert box is not None
+    ana.page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    eventually(lambda: not state.is_visible(), LONG_S)
+
+
 def test_a_threshold_colours_and_tells_and_the_page_fills_the_screen(ana: Person, publisher: Publisher) -> None:
     head = publisher.heads[CHANNEL]
     ana.open(

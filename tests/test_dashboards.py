@@ -330,3 +330,6 @@ def test_options_that_no_page_can_draw_are_refused() -> None:
     for options in ({"warn": float("nan")}, {"warn": True}, {"more": ["a"] * 9}, {"digits": 9}):
         with pytest.raises(Invalid):
             check_options("line", options)
+    for labels in (["key"], {"a b": "x"}, {"a": 1}, {"a": "x" * 161}, {f"f{number}": "x" for number in range(14)}):
+        with pytest.raises(Invalid):
+            check_options("table", {"labels": labels})

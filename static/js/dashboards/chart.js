@@ -25,6 +25,10 @@ import { clockWithSeconds } from "../words.js";
  */
 
 const HATCH_STEP_PX = 7;
+/** Seconds between the times at the foot: from some minutes on whole ones, whose seconds nobody has to read. */
+const SHORT_STEPS = [1, 2, 5, 10, 15, 30];
+const LONG_STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
+const SHORT_S = 240;
 
 /** The colour that a custom property has now: a canvas understands neither var() nor light-dark(). @param {string} name */
 function colourOf(name) {
@@ -111,7 +115,7 @@ export class Chart {
           y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(least, (high ?? 0) * 1.08)] },
         },
         axes: [
-          { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, values: timeLabels },
+          { stroke: axis, grid: { show: false }, ticks: { show: false }, font, size: 24, gap: 4, space: 50, incrs: (_plot, _axis, from, to) => (to - from < SHORT_S ? [...SHORT_STEPS, ...LONG_STEPS] : LONG_STEPS), values: timeLabels },
           { stroke: axis, grid, ticks: { show: false }, font, size: 38, gap: 6, space: 28, values: (_, marks) => marks.map(format) },
         ],
         series: [

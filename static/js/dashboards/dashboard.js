@@ -8,7 +8,7 @@ import { edit } from "./editor.js";
 import { footOf, freshness, goLiveLabel, pausedBadge } from "./freshness.js";
 import { ChannelLog, firstFrom } from "./points.js";
 import { offerVote } from "./quiz.js";
-import { makeWidget } from "./widgets.js";
+import { makeWidget, overview } from "./widgets.js";
 
 /** @typedef {import("../../seriatim/channel.js").Channel} Channel */
 /** @typedef {import("./widgets.js").Described} Described */
@@ -22,6 +22,10 @@ const PAGE = 500;
 const DRAW_EVERY_MS = 200;
 /** After so long the rest of the widgets waits for the next frame: no task blocks what people do. */
 const FRAME_MS = 8;
+/** The strip at the foot shows an hour, and of long windows four. */
+const STRIP_S = 3600;
+const STRIP_WINDOWS = 4;
+const STRIP_DRAW_EVERY_MS = 5000;
 /** So few that one sees at once what a server does with a subscriber that does not answer. */
 const SMALL_WINDOW = 8;
 
@@ -47,6 +51,8 @@ class Followed {
   log = new ChannelLog(KEPT_MOST);
   isAttached = false;
   isFilling = false;
+  /** The strip at the foot is drawn of it. */
+  isOverview = false;
 
   /** @param {string} name */
   constructor(name) {
@@ -85,12 +91,14 @@ class Followed {
     try {
       for (;;) {
         const { log } = this;
-        const from = (end ?? Date.now() / 1000) - Math.max(windowS, data.quizRoundS);
+        const until = end ?? Date.now() / 1000;
+        const from = Math.min(until - Math.max(windowS, data.quizRoundS), this.isOverview ? Date.now() / 1000 - stripS() : until);
         if (log.isWhole || (log.rows.length > 0 && log.rows[0].at < from)) break;
         if (end === null && log.rows.length >= READ_MOST) break;
         const page = await this.channel.history({ before: log.low, limit: PAGE });
         if (log !== this.log) break;
         log.older(page);
+        if (this.isOverview) stripDrawnAt = -Infinity;
         drawSoon();
       }
     } catch {
@@ -206,6 +214,7 @@ async function drawAll() {
   }
   if (alerts.length > 0) say(alerts.join(" "));
   drawState(behind, to);
+  drawStrip();
   drawLedger();
   app.setAttribute("aria-busy", "false");
 }
@@ -236,10 +245,37 @@ function drawState(behind, to) {
     sign.dataset.drawn = words;
     sign.replaceChildren(thread(end !== null ? "connecting" : behind > 0 ? "slow" : isLineLive ? "live" : "connecting"), el("span", {}, words));
   }
-  const scrub = /** @type {HTMLInputElement} */ (find("[data-scrub]"));
   const back = end === null ? 0 : Math.round(to - Date.now() / 1000);
   if (document.activeElement !== scrub) scrub.value = String(back);
   scrub.setAttribute("aria-valuetext", end === null ? `Live, last ${windowWords()}` : `${windowWords()} to ${clockWithSeconds(end * 1000)}`);
+}
+
+const scrub = /** @type {HTMLInputElement} */ (find("[data-scrub]"));
+/** The widget whose line stands in the strip. */
+const overviewed = described.find(({ kind }) => kind === "line" || kind === "area") ?? described.find(({ kind }) => kind === "number");
+let stripDrawnAt = -Infinity;
+function stripS() {
+  return Math.max(STRIP_S, windowS * STRIP_WINDOWS);
+}
+
+/** The thumb is the window, and its right edge the moment that is shown. */
+function sizeStrip() {
+  scrub.min = String(windowS - stripS());
+  scrub.style.setProperty("--window", `${(windowS / stripS()) * 100}%`);
+  stripDrawnAt = -Infinity;
+}
+
+function drawStrip() {
+  if (performance.now() - stripDrawnAt < STRIP_DRAW_EVERY_MS) return;
+  stripDrawnAt = performance.now();
+  const nowS = Date.now() / 1000;
+  const from = nowS - stripS();
+  const track = find("[data-track]");
+  track.querySelectorAll("time").forEach((each, index, { length }) => {
+    each.textContent = clockWithSeconds((from + (index / length) * stripS()) * 1000).slice(0, 5);
+  });
+  const log = overviewed && followed.get(channelOf(overviewed))?.log;
+  track.querySelector("path")?.setAttribute("d", overviewed && log ? overview(overviewed, log.rows, from, nowS) : "");
 }
 
 function drawLedger() {
@@ -275,13 +311,14 @@ function showUntil(seconds) {
 }
 
 find("[data-pause]").addEventListener("click", () => showUntil(end === null ? Date.now() / 1000 - 0.001 : null));
-find("[data-scrub]").addEventListener("input", (event) => {
-  const back = Number(/** @type {HTMLInputElement} */ (event.target).value);
+scrub.addEventListener("input", () => {
+  const back = Number(scrub.value);
   showUntil(back === 0 ? null : Date.now() / 1000 + back);
 });
 for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-window]"))) {
   button.addEventListener("click", () => {
     windowS = Number(button.dataset.window);
+    sizeStrip();
     for (const each of document.querySelectorAll("[data-window]")) each.setAttribute("aria-pressed", String(each === button));
     showUntil(end);
   });
@@ -340,6 +377,9 @@ for (const widget of described) {
   const name = channelOf(widget);
   if (!followed.has(name)) followed.set(name, new Followed(name));
 }
+const ofStrip = overviewed && followed.get(channelOf(overviewed));
+if (ofStrip) ofStrip.isOverview = true;
+sizeStrip();
 const quiz = document.querySelector("[data-quiz]");
 if (quiz instanceof HTMLElement) offerVote(quiz, client.channel("quiz:live"));
 if (data.canChange) edit({ data, grid, app, say });

@@ -164,7 +164,7 @@ const MAKERS = {
     /** @type {string[]} */
     const columns = widget.options.columns ?? [widget.field];
     const rows = el("tbody");
-    const heads = ["key", ...columns].map((name) => el("th", { scope: "col" }, name.replaceAll("_", " ")));
+    const heads = ["key", ...columns].map((name) => el("th", { scope: "col" }, widget.options.labels?.[name] ?? name.replaceAll("_", " ")));
     body.append(el("div", { class: "table", tabindex: "0", role: "region", "aria-label": `${widget.title}, table` }, el("table", { class: "tbl" }, el("thead", {}, el("tr", {}, ...heads)), rows)));
     let drawn = "";
     return (view) => {
@@ -236,6 +236,21 @@ function cell(value) {
   if (value === undefined || value === null) return "–";
   if (typeof value === "number") return figures.written(value);
   return typeof value === "object" ? JSON.stringify(value).slice(0, 120) : String(value);
+}
+
+/**
+ * What a widget shows over a long time, as a path in a box of 120 by 30; lines by key as their sum.
+ *
+ * @param {Described} widget
+ * @param {readonly Row[]} rows
+ * @param {number} from Unix seconds.
+ * @param {number} to
+ */
+export function overview(widget, rows, from, to) {
+  const { options } = widget;
+  const shown = own(widget, between(rows, from, to));
+  const points = summed({ ...widget, options: options.by_key ? { ...options, fold: "sum" } : options }, shown);
+  return figures.sparkline(points, from, to, options.by_key ? [] : figures.holes(shown));
 }
 
 /** The points of a sparkline; for a sum over keys, the sum of what was newest at each moment. @param {Described} widget @param {readonly Row[]} rows */
