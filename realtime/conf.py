@@ -425,8 +425,8 @@ class Settings:
     HTTP_NICE = Key(
         4,
         "steps of niceness",
-        "So far behind the loop the system puts the threads of Django's requests where they share a core (Linux). Each "
-        "step is a quarter less of a contended core; from about 5 on other busy programs keep a request, and the "
+        "So far behind a busy loop the system puts the threads of Django's requests on a core that they share (Linux). "
+        "Each step is a fifth less of a contended core; from about 5 on other busy programs keep a request, and the "
         "interpreter with it, too long from the core.",
         least=0,
     )

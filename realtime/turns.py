@@ -8,8 +8,8 @@ A request that itself waits, for a slow database or another service, needs no in
 ends after a moment, whatever it does: it holds up nobody for longer, not even if it waits for another request to this
 process.
 
-And where a request and the loop share a core, the system is asked to prefer the loop: otherwise it shares out the core
-fairly, in slices of milliseconds, while a message waits. See docs/explanation/load.md.
+And where a request and a busy loop share a core, the system is asked to prefer the loop: otherwise it shares out the
+core fairly, in slices of milliseconds, while a message waits. See docs/explanation/load.md.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ class Turns:
         self.refused = 0
 
     @property
+    def loop_is_busy(self) -> bool:
+        """Whether the loop has much to do. Any thread."""
+        return self._is_busy()
+
+    @property
     def waiting(self) -> int:
         return len(self._waiting)
 
@@ -105,16 +110,16 @@ class Turns:
         return Turn(self, self._loop)
 
 
-def let_requests_stand_back() -> Callable[[], object]:
-    """From now on the threads of Django's requests have `HTTP_NICE` less of a contended core than the calling thread;
-    returns what ends that for new ones. Only Linux knows niceness of threads; elsewhere nothing happens."""
+def let_requests_stand_back(is_busy: Callable[[], bool]) -> Callable[[], object]:
+    """From now on the threads of Django's requests that begin while the loop is busy are by `HTTP_NICE` nicer than the
+    calling thread; returns what ends that. Only Linux knows niceness of threads; elsewhere nothing happens."""
     if sys.platform != "linux":
         return lambda: None
     niceness = min(os.getpriority(os.PRIO_PROCESS, 0) + settings.HTTP_NICE, NICEST)
 
     def stand_back(**_: object) -> None:
         # In the request's own thread, which ends with it: who is nice once cannot take it back without rights.
-        if threading.current_thread() is not threading.main_thread():
+        if is_busy() and threading.current_thread() is not threading.main_thread():
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 

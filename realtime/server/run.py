@@ -294,6 +294,11 @@ SWITCH_S = 0.0005
 through the loop and the log writer several times before it is out. See docs/explanation/load.md."""
 
 
+def _loop_is_busy() -> bool:
+    running = worker.current()
+    return running is not None and running.turns.loop_is_busy
+
+
 def endpoint(host: str, port: int) -> str:
     """Twisted's description of a listening TCP address."""
     return f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}:backlog={BACKLOG}"
@@ -322,7 +327,7 @@ def serve(
     check_hooks()
     _raise_open_files()
     sys.setswitchinterval(SWITCH_S)
-    stop_standing_back = let_requests_stand_back()
+    stop_standing_back = let_requests_stand_back(_loop_is_busy)
     server = SeriatimServer(
         application, where, on_ready, verbosity=0, signal_handlers=handle_signals, action_logger=on_request
     )

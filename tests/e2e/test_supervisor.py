@@ -96,9 +96,15 @@ async def test_an_operator_drains_one_worker_while_redis_is_away(workers: Worker
     before = workers.workers()
     async with httpx.AsyncClient(base_url=workers.url, trust_env=False, timeout=PATIENCE_S) as desk:
         await log_in(desk, "eve")
-        page = (await desk.get("/admin/realtime/liveconnection/drain/")).text
-        ids = {name: worker for worker, name in re.findall(r'value="([^"]+)"[^>]*> <b>(w\d)</b>', page)}
-        assert ids.keys() == {"w1", "w2"}
+        ids: dict[str, str] = {}
+
+        async def both_are_listed() -> bool:
+            # Who was just started may not have been heard of.
+            page = (await desk.get("/admin/realtime/liveconnection/drain/")).text
+            ids.update((name, worker) for worker, name in re.findall(r'value="([^"]+)"[^>]*> <b>(w\d)</b>', page))
+            return ids.keys() == {"w1", "w2"}
+
+        await aeventually(both_are_listed, PATIENCE_S)
         await asyncio.to_thread(redis_server.pause)
         try:
             form = {"csrfmiddlewaretoken": desk.cookies["csrftoken"], "worker": ids["w2"]}
