@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,19 @@ def chat(site: Site, browser: Browser) -> None:
             ana = Person(site, browser, "ana", color_scheme=theme, **context).log_in()
             ana.enter("lobby")
             ana.page.get_by_text("Here now, 2").wait_for(state="attached")
-            bo.page.locator("#text").press_sequentially("So ")
-            ana.page.get_by_text("Bo is typing").wait_for()
+            eventually(partial(is_seen_typing, bo, ana), LONG_S, every_s=1.0)
             shoot(ana, f"chat{suffix}")
             ana.page.locator("[data-list] .th").first.click()
             ana.page.wait_for_timeout(700)
             shoot(ana, f"chat-thread{suffix}")
             ana.close()
     bo.close()
+
+
+def is_seen_typing(bo: Person, ana: Person) -> bool:
+    bo.page.locator("#text").press_sequentially("So ")
+    ana.page.wait_for_timeout(500)
+    return ana.page.get_by_text("Bo is typing").is_visible()
 
 
 def desk(site: Site, browser: Browser) -> None:
