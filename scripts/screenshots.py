@@ -97,6 +97,8 @@ def desk(site: Site, browser: Browser) -> None:
     """The operator's front page, its live connections, and the page of the HTTP interface."""
     bo = Person(site, browser, "bo").log_in()
     bo.enter("lobby")
+    # Rates are told when there has been time to count.
+    bo.page.wait_for_timeout(60_000)
     for theme in ("light", "dark"):
         for form, context in FORMATS.items():
             suffix = f"{form}{'' if theme == 'light' else '-dark'}"
