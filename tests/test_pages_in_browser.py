@@ -66,7 +66,6 @@ _OUTSIDE = """() => [...document.querySelectorAll(":is(main, header) :is(button,
   .filter(([, box]) => box.width > 1 && box.right > 0 && (box.right > innerWidth + 1 || box.left < -1))
   .map(([html]) => html)"""
 
-#: The others with -m slow.
 #: Each theme at one width with all tests, the others with -m slow.
 VIEWS = [
     pytest.param(width, theme, marks=[] if (width, theme) in ((1440, "dark"), (360, "light")) else pytest.mark.slow)
