@@ -104,7 +104,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 def eventually(
-    predicate: Callable[[], T], timeout_s: float = 5000 * MS, *, every_s: float = 5 * MS, what: str = ""
+    predicate: Callable[[], T], timeout_s: float = 30_000 * MS, *, every_s: float = 5 * MS, what: str = ""
 ) -> T:
     """Wait until `predicate()` is true and return its value; fail with what it last returned.
 
@@ -131,7 +131,7 @@ async def aeventually(
     predicate: Callable[[], T], timeout_s: float = ..., *, every_s: float = ..., what: str = ...
 ) -> T: ...
 async def aeventually(
-    predicate: Callable[[], Any], timeout_s: float = 5000 * MS, *, every_s: float = 5 * MS, what: str = ""
+    predicate: Callable[[], Any], timeout_s: float = 30_000 * MS, *, every_s: float = 5 * MS, what: str = ""
 ) -> Any:
     """`eventually` for coroutines; the predicate may be one itself."""
     deadline = time.monotonic() + timeout_s

@@ -23,7 +23,7 @@ from tests.conftest import MS
 
 HOST = (b"host", b"testserver")
 OWN_ORIGIN = (b"origin", b"http://testserver")
-PATIENCE_S = 10_000 * MS
+PATIENCE_S = 60_000 * MS
 
 ABSENT: Any = object()
 

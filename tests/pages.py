@@ -12,7 +12,7 @@ from tests.servers import Site
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-LONG_S = 20_000 * MS
+LONG_S = 60_000 * MS
 
 #: What a browser says of a server, or a network, that is away.
 _AWAY = r"ERR_(CONNECTION|INTERNET_DISCONNECTED|FAILED|EMPTY|INCOMPLETE_CHUNKED)|WebSocket connection"

@@ -31,8 +31,8 @@ from psycopg import sql
 _MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 # PostgreSQL refuses to run as root. "nobody" exists as a number on every system, whatever it is called there.
 _NOBODY = 65534
-_START_TIMEOUT_S = 30
-_STOP_TIMEOUT_S = 20
+_START_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
 # A restore waits for locks of others.
 _TOOL_TIMEOUT_S = 300
 

@@ -40,7 +40,7 @@ from tests.conversation import OWN_ORIGIN, Peer, connected, in_thread, stop_work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-PATIENCE_S = 10_000 * MS
+PATIENCE_S = 60_000 * MS
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ class Publisher:
             None if body is None else json.dumps(body).encode(),
             {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=LONG_S) as response:
             return json.load(response)
 
 
@@ -187,6 +187,7 @@ _HELD = """async (channel) => {
     table: pairs("[data-kind=table] tbody tr", ([key, ...cells]) => [key, cells]),
     lights: pairs(".lights li:not(.muted)", ([, key, word]) => [key, word]),
     number: all(":is([data-kind=number], [data-kind=gauge]) [data-value]", text),
+    told: all("[data-ledger]:not([data-ledger=resumed])", text),
   };
 }"""
 
@@ -210,6 +211,7 @@ def differences(held: dict[str, Any], log: list[dict[str, Any]], conflates: bool
         same("serials", serials, [message["serial"] for message in log])
         same("merged", counts["merged"], 0)
     same("missing, doubled", (counts["missing"], counts["doubled"]), (0, 0))
+    same("the ledger", held["told"], [str(counts[name]) for name in ("received", "merged", "missing", "doubled")])
     of = {message["serial"]: {name: message[name] for name in ("serial", "key", "data")} for message in log}
     same("contents", rows, [of[serial] for serial in serials])
     values = [row["data"]["v"] for row in rows]
@@ -307,14 +309,14 @@ def test_every_widget_is_exact_from_history_to_live_and_over_every_cut(
             line.cut()
             published.result()
         assert_exact(ana, publisher, channel)
-        assert ana.ledger("resumed") != "0"
+        eventually(lambda: ana.ledger("resumed") != "0", LONG_S)
         if channel == CHANNEL:
             # The worker dies, which is the same for every policy.
             site.kill()
             ana.wait_for_word("Offline")
-            badge = ana.page.locator("[data-state]")
-            eventually(lambda: badge.inner_text() == "8 widgets behind", LONG_S)
-            assert re.fullmatch(r"\d+ s behind|\d+ min behind", widget(ana, "number").locator(".badge").inner_text())
+            state, badge = ana.page.locator("[data-state]"), widget(ana, "number").locator(".badge")
+            eventually(lambda: state.inner_text() == "8 widgets behind", LONG_S)
+            eventually(lambda: re.fullmatch(r"\d+ s behind|\d+ min behind", badge.inner_text()), LONG_S)
             site.start()
             publisher.more(29, channel)
             assert_exact(ana, publisher, channel)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.sqlite]
 
-LONG_S = 20_000 * MS
+LONG_S = 60_000 * MS
 PEOPLE = """
 from django.contrib.auth.models import Group, User
 for name in ("viewer", "operator", "owner"):

@@ -21,7 +21,7 @@ from tests.conftest import MS, aeventually
 from tests.conversation import connected, stop_worker
 from tests.server.test_stalled import Opened, Reactor
 
-PATIENCE_S = 20_000 * MS
+PATIENCE_S = 60_000 * MS
 
 
 @pytest_asyncio.fixture

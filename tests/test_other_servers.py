@@ -21,7 +21,7 @@ from tests.servers import Site
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 20_000 * MS
+PATIENCE_S = 60_000 * MS
 
 
 class Uvicorn(Site):

@@ -40,7 +40,7 @@ CONNECT_S = 2
 BOUND_S = (TIMEOUT_S + patience_module.LOOK_EVERY_S + CONNECT_S) + 3000 * MS
 """A call that was under way is cut off, a new connection is tried; and some for a slow machine."""
 
-PATIENCE_S = 30_000 * MS
+PATIENCE_S = 60_000 * MS
 
 
 # ---------------------------------------------------------------------- options

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
 PAGE = ROOT / "docs" / "tutorial" / "add-it-to-your-project.md"
-PATIENCE_S = 30_000 * MS
+PATIENCE_S = 60_000 * MS
 
 USER_MODEL = """
 import uuid

@@ -22,7 +22,7 @@ from tests.e2e.wire import GATEWAY, RawSocket, Unanswered, linger_reset
 API = "/api/v1"
 BROKEN = (OSError, EOFError)
 """How a line breaks; `asyncio.IncompleteReadError` is an EOFError."""
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """For the head of an answer; a poll's comes within 25 s."""
 
 

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import socket as sockets
 import struct
 import time
@@ -46,11 +47,12 @@ def frame_bytes(payload: bytes, opcode: int = TEXT, *, fin: bool = True, mask: b
 
 
 class HandshakeRefused(ConnectionError):
-    """The server answered the handshake with something else than 101."""
+    """The server answered the handshake with something else than 101; `text` is the body."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"handshake answered with {status}: {text[:200]}")
+    def __init__(self, status: int, head: str, text: str) -> None:
+        super().__init__(f"handshake answered with {status}: {head[:200]} {text[:200]}")
         self.status = status
+        self.text = text
 
 
 class RawSocket(asyncio.Protocol):
@@ -89,14 +91,18 @@ class RawSocket(asyncio.Protocol):
             if end < 0:
                 return
             head = bytes(self._buffer[:end]).decode("latin1")
-            del self._buffer[: end + 4]
-            self._handshake = False
             status = int(head.split(" ", 2)[1])
             if status != 101:
+                size = re.search(r"(?im)^content-length: *(\d+)", head)
+                body = bytes(self._buffer[end + 4 :])
+                if size is not None and len(body) < int(size[1]):
+                    return
                 if not self.opened.done():
-                    self.opened.set_exception(HandshakeRefused(status, head))
+                    self.opened.set_exception(HandshakeRefused(status, head, body.decode()))
                 self.abort()
                 return
+            del self._buffer[: end + 4]
+            self._handshake = False
             if not self.opened.done():
                 self.opened.set_result(None)
         self._parse()

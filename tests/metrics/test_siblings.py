@@ -13,7 +13,7 @@ import pytest
 from realtime.metrics import siblings
 from realtime.metrics.siblings import Answerer, ask
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

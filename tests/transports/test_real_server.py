@@ -21,7 +21,7 @@ from tests.servers import Site
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_S = 30_000 * MS
+PATIENCE_S = 60_000 * MS
 
 
 @pytest.fixture(scope="module")

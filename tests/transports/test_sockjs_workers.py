@@ -15,7 +15,7 @@ from tests.servers import Postgres, Redis, Site
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sqlite, pytest.mark.slow]
 
-PATIENCE_S = 30_000 * MS
+PATIENCE_S = 60_000 * MS
 SESSIONS = 12
 
 
