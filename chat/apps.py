@@ -12,5 +12,6 @@ class ChatConfig(AppConfig):
     def ready(self) -> None:
         # Registers the namespace's hook. Without it every known client could read every room.
         import_module("chat.authorization")
-        # And what deletes files with their rows.
+        # And what tells rooms of accounts that are deleted, and what deletes files with their rows.
+        import_module("chat.rooms")
         import_module("chat.uploads")

@@ -15,8 +15,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 from django.utils import timezone
 
 from chat import fold
@@ -189,6 +192,16 @@ def leave(user: User, room: Room) -> None:
     _take_out(room, user)
     _publish(room, "member", {"action": "left", "client": client_id_of(user)})
     _tell(user, "removed", room)
+
+
+@receiver(pre_delete, sender=settings.AUTH_USER_MODEL)
+def _leave_all(instance: User, **_: object) -> None:
+    """An account that is deleted takes its memberships with it, in Django's transaction; its rooms hear of that.
+
+    A room may lose its last owner so: an operator gives it another.
+    """
+    for membership in instance.memberships.exclude(room__kind=Room.Kind.DIRECT).select_related("room"):
+        _publish(membership.room, "member", {"action": "left", "client": client_id_of(instance)})
 
 
 @transaction.atomic

@@ -18,6 +18,7 @@ from chat.models import AuditEntry, LastSeen, Membership, Mute, Room
 from chat.people import here_of, inbox_of
 from realtime import namespaces, publishing
 from realtime.protocol.names import ClientId, parse_channel
+from realtime.testing import relay_now
 from realtime.tokens import Identity
 from tests.chatting import Person, logged, make_room, refusal
 
@@ -230,6 +231,19 @@ def test_public_rooms_are_joined_and_left(ana: Person, bo: Person) -> None:
     assert bo.get("lobby/room").json()["role"] is None
     member = [(None, "member", {"action": action, "client": "bo"}) for action in ("joined", "left")]
     assert logged("chat:lobby") == member, "who joins twice joined once"
+
+
+def test_who_is_deleted_has_left_all_rooms(ana: Person, bo: Person) -> None:
+    make_room("lobby", owner=ana, member=bo)
+    make_room("loft", "private", owner=ana, member=bo)
+    assert ana.post("direct", {"client": "bo"}).status_code == 201
+    slug = Room.objects.get(kind="direct").slug
+    bo.user.delete()
+    relay_now()
+    for room in ("lobby", "loft"):
+        assert logged(f"chat:{room}") == [(None, "member", {"action": "left", "client": "bo"})]
+        assert [each["client"] for each in ana.get(f"{room}/members").json()["members"]] == ["ana"]
+    assert logged(f"chat:{slug}") == [], "nobody leaves a room of two"
 
 
 def test_a_room_keeps_an_owner(ana: Person, bo: Person) -> None:
