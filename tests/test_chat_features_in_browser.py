@@ -486,6 +486,8 @@ def test_who_moderates_by_keyboard_goes_on_where_they_were(meet: Meet) -> None:
         ana.page.get_by_role("button", name="Actions for Chidi").focus()
         ana.page.keyboard.press("Enter")
         ana.page.get_by_role("menuitem", name=item).focus()
+        # Somebody comes or goes while the menu is open.
+        ana.page.evaluate("dispatchEvent(new Event('whereabouts'))")
         ana.page.keyboard.press("Enter")
         muted = ana.page.locator("dialog li", has_text="Chidi").get_by_text("muted until")
         muted.wait_for(state="visible" if item.startswith("Mute") else "detached")

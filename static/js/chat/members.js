@@ -26,14 +26,16 @@ export async function openMembers() {
     dialog.close();
     openInvite();
   });
+  // By client. They outlive what is drawn: the focus goes back to one when the menu that it opened is closed.
+  /** @type {Map<string, HTMLButtonElement>} */
+  const actions = new Map();
   // Who comes and goes, and on how many devices, is told while one looks.
   const look = () => (list.contains(document.activeElement) ? undefined : draw());
   const draw = () => {
     // Who works by keyboard goes on where they were.
     const had = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.client : undefined;
-    list.replaceChildren(...knownMembers().map((member) => line(member, draw)));
-    const buttons = /** @type {HTMLElement[]} */ ([...list.querySelectorAll("[data-client]")]);
-    if (had !== undefined) buttons.find((button) => button.dataset.client === had)?.focus();
+    list.replaceChildren(...knownMembers().map((member) => line(member, actions, draw)));
+    if (had !== undefined) actions.get(had)?.focus();
   };
   addEventListener("whereabouts", look);
   dialog.addEventListener("close", () => removeEventListener("whereabouts", look));
@@ -41,13 +43,15 @@ export async function openMembers() {
   draw();
 }
 
-/** @param {Member} member @param {() => void} redraw */
-function line(member, redraw) {
+/** @param {Member} member @param {Map<string, HTMLButtonElement>} actions @param {() => void} redraw */
+function line(member, actions, redraw) {
   const { client, name, role, muted_until: until } = member;
   const { dot, text } = presenceOf(client);
-  const more = el("button", { class: "btn sm", type: "button", "data-client": client, "aria-label": `Actions for ${name}` }, "Actions");
+  const more = actions.get(client) ?? el("button", { class: "btn sm", type: "button", "data-client": client }, "Actions");
   const items = client === me ? [] : actionsFor(member, redraw);
-  more.addEventListener("click", () => openMenu(more, `Actions for ${name}`, items));
+  more.setAttribute("aria-label", `Actions for ${name}`);
+  more.onclick = () => openMenu(more, `Actions for ${name}`, items);
+  actions.set(client, more);
   const muted = until !== null && until > Date.now() ? el("span", { class: "badge slow" }, `muted until ${clock(until)}`) : null;
   const words = el("span", { class: "grow two" }, el("span", { class: "ell" }, name), el("span", { class: "muted small" }, text));
   return el("li", {}, portrait(client, name, dot), words, muted, el("span", { class: "badge" }, role ?? "no member"), items.length > 0 ? more : null);
