@@ -151,8 +151,17 @@ class SeriatimChannel(http.HTTPChannel):
     """Of the last request that was taken here, and what was read of it: the next one has mostly the same."""
     _known: tuple[Any, int] | None = None
     _answered_at = 0.0
+    _silent = True
+    """Nothing has come on it yet."""
+
+    def connectionMade(self) -> None:
+        self.factory.server.silent[self] = time.monotonic()
+        super().connectionMade()  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
+        if self._silent:
+            self._silent = False
+            del self.factory.server.silent[self]
         if self._abandon is not None:
             self._ahead += data
             if len(self._ahead) > AHEAD_MOST_BYTES:
@@ -263,6 +272,7 @@ class SeriatimChannel(http.HTTPChannel):
             super().timeoutConnection()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.factory.server.silent.pop(self, None)
         abandon, self._abandon = self._abandon, None
         self._head, self._known, self._ahead = b"", None, b""
         if abandon is not None:

@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -40,6 +41,9 @@ NEVER_S = 10**9
 
 CLOSE_HANDSHAKE_S = 5
 """How long a client has to answer a close frame before the connection is dropped."""
+
+FIRST_REQUEST_S = 1.0
+"""How long a drain waits for the request of a connection that was accepted just before: a client sends it at once."""
 
 CANCEL_S = 0.5
 """How long requests that are cancelled at the end of a drain get to end in order."""
@@ -96,6 +100,8 @@ class SeriatimServer(Server):
         """The process is about to end."""
         self.quick_served: set[SeriatimChannel] = set()
         """Connections whose request is served without ASGI and has no answer yet."""
+        self.silent: dict[SeriatimChannel, float] = {}
+        """Connections on which nothing has come yet, and when they were accepted (monotonic, s)."""
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
         self.deflate_min_bytes = settings.DEFLATE_MIN_BYTES
         super().__init__(
@@ -204,13 +210,19 @@ class SeriatimServer(Server):
                 # What the kernel has accepted is still served; new connections go to those who still listen.
                 await defer.maybeDeferred(port.stopListening).asFuture(asyncio.get_running_loop())
         if running is not None:
-            await running.drain(lambda: bool(self.quick_served) or any(self._under_way()))
+            await running.drain(self._is_busy)
         left = list(self._under_way())
         for application in left:
             application.cancel()
         if left:
             # Those that a thread works for end when it does, which nobody can hasten.
             await asyncio.wait(left, timeout=CANCEL_S)
+
+    def _is_busy(self) -> bool:
+        """Whether requests are under way, also those that are not here yet, on connections of the last moment."""
+        since = time.monotonic() - FIRST_REQUEST_S
+        expected = any(accepted_at > since for accepted_at in self.silent.values())
+        return expected or bool(self.quick_served) or any(self._under_way())
 
     def _under_way(self) -> Iterator[asyncio.Future[None]]:
         """Applications that have not returned: handshakes and HTTP requests."""

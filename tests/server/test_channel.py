@@ -68,6 +68,7 @@ class Server:
 
     def __init__(self) -> None:
         self.quick_served: set[object] = set()
+        self.silent: dict[object, float] = {}
 
 
 class Line:
@@ -247,6 +248,17 @@ def test_it_steps_back(line: Line, state: str) -> None:
     channel.dataReceived(whole())
     assert line.others == [whole()] and not line.asked.taken
     channel.requests.clear()
+
+
+def test_who_has_said_nothing_yet_is_known(line: Line) -> None:
+    assert list(line.server.silent) == [line.channel]
+    line.channel.dataReceived(b"P")
+    assert not line.server.silent
+
+
+def test_who_goes_without_a_word_is_forgotten(line: Line) -> None:
+    line.channel.connectionLost(None)
+    assert not line.server.silent
 
 
 def test_a_client_that_goes_away_is_told_of(line: Line) -> None:

@@ -23,8 +23,9 @@ PATIENCE_S = 60_000 * MS
 
 
 class HangingServer(ServerProcess):
-    def __init__(self) -> None:
-        super().__init__(REALTIME_DRAIN_S=str(DRAIN_S))
+    def __init__(self, drain_s: float = DRAIN_S, first_request_s: float | None = None) -> None:
+        waits = {} if first_request_s is None else {"FIRST_REQUEST_S": str(first_request_s)}
+        super().__init__(REALTIME_DRAIN_S=str(int(drain_s)), **waits)
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "tests.server.hang_serve", "--port", str(self.port)]
@@ -58,6 +59,37 @@ async def test_readiness_is_off_before_anything_else() -> None:
         for each in waiting:
             each.abort()
         await server.ended()
+
+
+async def test_who_was_accepted_just_before_is_answered() -> None:
+    # However slow this machine is, it happens within this time.
+    with HangingServer(drain_s=PATIENCE_S, first_request_s=PATIENCE_S) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        # Connections are accepted in order.
+        assert (await request(server.port, "GET", "/healthz"))[0] == 200
+        server.signal(signal.SIGTERM)
+        await aeventually(lambda: is_refused(server.port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        assert await server.ended() == 0
+
+
+async def test_who_was_accepted_and_says_nothing_is_not_waited_for() -> None:
+    with HangingServer(drain_s=10 * PATIENCE_S) as server:
+        reader, _ = await asyncio.open_connection("127.0.0.1", server.port)
+        assert (await request(server.port, "GET", "/healthz"))[0] == 200
+        server.signal(signal.SIGTERM)
+        assert await server.ended() == 0
+        assert await reader.read() == b""
+
+
+async def is_refused(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return True
+    writer.close()
+    return False
 
 
 async def test_a_request_under_way_gets_its_answer() -> None:
