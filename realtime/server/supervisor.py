@@ -62,6 +62,10 @@ class _Slot:
     leaving: list[tuple[subprocess.Popen[bytes], float]] = field(default_factory=list)
     """Former tenants that drain, and when to kill them."""
 
+    @property
+    def is_starting(self) -> bool:
+        return self.process is not None and self.ready is not None
+
 
 class Supervisor:
     """Keeps `count` workers running. `run` returns the exit status."""
@@ -117,10 +121,12 @@ class Supervisor:
         reading = [self._wake_read, *[slot.ready for slot in self._slots if slot.ready is not None]]
         if self._next is not None and self._next[1] >= 0:
             reading.append(self._next[1])
-        due = [slot.start_at for slot in self._slots if slot.process is None]
+        due = [slot.start_at for slot in self._slots if slot.process is None and not self._is_being_replaced(slot)]
         due += [kill_at for slot in self._slots for _, kill_at in slot.leaving]
         if self._next is not None:
             due.append(self._next[2])
+        elif self._replacing and self._replacing[0].is_starting:
+            due.append(self._replacing[0].started_at + START_TIMEOUT_S)
         timeout = max(0.0, min(due) - now) if due else None
         readable, _, _ = select.select(reading, [], [], timeout)
         if self._wake_read in readable:
@@ -133,7 +139,8 @@ class Supervisor:
             self._mind_leaving(slot, now)
             if slot.process is not None:
                 self._mind_process(slot, now)
-            if slot.process is None and not self._stopping and now >= slot.start_at:
+            is_wanted = not self._stopping and not self._is_being_replaced(slot)
+            if slot.process is None and is_wanted and now >= slot.start_at:
                 slot.process, slot.ready = self._start(slot)
                 slot.started_at, slot.serving = now, False
             if slot.process is not None and self._stopping:
@@ -144,6 +151,10 @@ class Supervisor:
             self._abandon_replacement(now)
         elif self._replacing:
             self._mind_replacement(now)
+
+    def _is_being_replaced(self, slot: _Slot) -> bool:
+        """Whether a replacement starts in it already: if its worker dies meanwhile, nobody else has to."""
+        return self._next is not None and self._replacing[0] is slot
 
     def _mind_process(self, slot: _Slot, now: float) -> None:
         process = slot.process
@@ -192,9 +203,14 @@ class Supervisor:
         _close(slot)
 
     def _mind_replacement(self, now: float) -> None:
-        """One step of SIGHUP: start the next replacement, or see to the one that starts."""
+        """One step of SIGHUP: start the next replacement, or see to the one that starts.
+
+        Never two at a time in one place: the one that is ready last answers under its name (`realtime.metrics`).
+        """
         slot = self._replacing[0]
         if self._next is None:
+            if slot.is_starting and now < slot.started_at + START_TIMEOUT_S:
+                return
             process, ready = self._start(slot)
             self._next = (process, ready, now + START_TIMEOUT_S)
             return

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import WITHIN_S, aeventually, eventually
+from tests.conftest import MS, WITHIN_S, aeventually, eventually
 from tests.e2e.wire import Talker, talker, token
 from tests.servers import Postgres, Redis, Site, free_port
 
@@ -104,7 +104,7 @@ async def test_an_operator_drains_one_worker_while_redis_is_away(workers: Worker
             ids.update((name, worker) for worker, name in re.findall(r'value="([^"]+)"[^>]*> <b>(w\d)</b>', page))
             return ids.keys() == {"w1", "w2"}
 
-        await aeventually(both_are_listed, PATIENCE_S)
+        await aeventually(both_are_listed, PATIENCE_S, every_s=100 * MS)
         await asyncio.to_thread(redis_server.pause)
         try:
             form = {"csrfmiddlewaretoken": desk.cookies["csrftoken"], "worker": ids["w2"]}
@@ -157,6 +157,64 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+WAITING = """
+import os, pathlib, signal, sys, time
+folder, ready = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+(folder / f"{os.getpid()}.started").touch()
+while not (folder / f"{os.getpid()}.go").exists():
+    time.sleep(0.01)
+os.write(ready, b"ready")
+os.close(ready)
+signal.pause()
+"""
+
+SUPERVISING = """
+import sys
+from realtime.server import supervisor
+listening = supervisor.bind("127.0.0.1", int(sys.argv[1]), 16)
+supervisor.Supervisor(
+    1, lambda number, fd, ready: [sys.executable, "-c", sys.argv[2], sys.argv[3], str(ready)], listening, drain_s=1,
+    say=lambda text: print(text, flush=True),
+).run()
+"""
+
+
+def test_two_never_start_in_one_place(tmp_path: Path) -> None:
+    """Replaced while it starts, and dying while its replacement starts: who is ready last answers under the name."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING, str(free_port()), WAITING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert process.stdout is not None
+
+    def started(count: int) -> list[int]:
+        """Their processes, once there are so many; no more come soon."""
+        eventually(lambda: len(list(tmp_path.glob("*.started"))) >= count, PATIENCE_S)
+        time.sleep(300 * MS)
+        found = sorted(tmp_path.glob("*.started"), key=lambda path: path.stat().st_mtime_ns)
+        assert len(found) == count
+        return [int(path.stem) for path in found]
+
+    try:
+        (first,) = started(1)
+        process.send_signal(signal.SIGHUP)
+        started(1)
+        (tmp_path / f"{first}.go").touch()
+        second = started(2)[1]
+        os.kill(first, signal.SIGKILL)
+        started(2)
+        (tmp_path / f"{second}.go").touch()
+        assert "starting it again" in process.stdout.readline()
+        assert f"Worker 1 is replaced by process {second}." in process.stdout.readline()
+        os.kill(second, signal.SIGKILL)
+        started(3)
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
 
 
 CRASHING = """

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ PATIENCE_S = 60_000 * MS
 
 class HangingServer(ServerProcess):
     def __init__(self, drain_s: float = DRAIN_S, first_request_s: float | None = None) -> None:
-        waits = {} if first_request_s is None else {"FIRST_REQUEST_S": str(first_request_s)}
+        waits: dict[str, Any] = {} if first_request_s is None else {"FIRST_REQUEST_S": str(first_request_s)}
         super().__init__(REALTIME_DRAIN_S=str(int(drain_s)), **waits)
 
     def command(self) -> list[str]:
