@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import os
@@ -15,11 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import ClientConnection, connect
 
 from tests.conformance.server import Echo
-from tests.conftest import MS, eventually
+from tests.conftest import MS, aeventually
 from tests.server.test_protocol import BINARY, CLOSE, frame
 
 pytestmark = pytest.mark.e2e
@@ -57,42 +58,49 @@ def echo(pem: Path) -> Iterator[Echo]:
         yield running
 
 
-def opened(echo: Echo, pem: Path, path: str, compression: str | None) -> ClientConnection:
+def opened(echo: Echo, pem: Path, path: str, compression: str | None) -> connect:
+    """Not the client with threads: Python 3.11 lets two of them into one TLS object, which loses what is sent while the
+    session's tickets come."""
     context = ssl.create_default_context(cafile=str(pem))
     url = f"wss://localhost:{echo.port}{path}"
-    return connect(url, ssl=context, compression=compression, max_size=None, open_timeout=PATIENCE_S)
+    return connect(url, ssl=context, compression=compression, max_size=None, max_queue=None, open_timeout=PATIENCE_S)
+
+
+async def received(client: ClientConnection) -> str | bytes:
+    return await asyncio.wait_for(client.recv(), PATIENCE_S)
 
 
 @pytest.mark.parametrize("path", ["/echo", "/asgi"])
 @pytest.mark.parametrize("compression", [None, "deflate"])
-def test_messages_of_every_size_come_back(echo: Echo, pem: Path, path: str, compression: str | None) -> None:
-    with opened(echo, pem, path, compression) as client:
+async def test_messages_of_every_size_come_back(echo: Echo, pem: Path, path: str, compression: str | None) -> None:
+    async with opened(echo, pem, path, compression) as client:
         assert client.response is not None
         assert ("Sec-WebSocket-Extensions" in client.response.headers) == (compression is not None)
         sizes = (0, 1, 125, 126, 8192, 16_384, 65_536, 4 * MIB)
         for size in sizes:
             for message in ("é" * size, os.urandom(size)):
-                client.send(message)
-                assert client.recv(PATIENCE_S) == message
+                await client.send(message)
+                assert await received(client) == message
         # Many at once: none overtakes another, whatever waits in the transport.
         messages = [f"{number} " + "x" * (number * 997 % 40_000) for number in range(200)]
         for message in messages:
-            client.send(message)
-        assert [client.recv(PATIENCE_S) for _ in messages] == messages
+            await client.send(message)
+        assert [await received(client) for _ in messages] == messages
 
 
 @pytest.mark.parametrize("path", ["/echo", "/asgi"])
-def test_close_codes_and_reasons_arrive(echo: Echo, pem: Path, path: str) -> None:
-    with opened(echo, pem, path, None) as client:
-        client.send("\0command: close 1013 retry_after_ms=700")
+async def test_close_codes_and_reasons_arrive(echo: Echo, pem: Path, path: str) -> None:
+    async with opened(echo, pem, path, None) as client:
+        await client.send("\0command: close 1013 retry_after_ms=700")
         with pytest.raises(ConnectionClosedError) as ended:
-            client.recv(PATIENCE_S)
+            await received(client)
     assert ended.value.rcvd is not None
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (1013, "retry_after_ms=700")
 
 
-def test_what_waits_is_counted_and_a_client_that_closes_without_reading_is_dropped(echo: Echo, pem: Path) -> None:
-    with opened(echo, pem, "/echo", None) as other, socket.create_connection(("localhost", echo.port)) as below:
+async def test_what_waits_is_counted_and_a_client_that_closes_without_reading_is_dropped(echo: Echo, pem: Path) -> None:
+    async with opened(echo, pem, "/echo", None) as other:
+        below = socket.create_connection(("localhost", echo.port))
         lazy = ssl.create_default_context(cafile=str(pem)).wrap_socket(below, server_hostname="localhost")
         lazy.sendall(
             b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -100,14 +108,21 @@ def test_what_waits_is_counted_and_a_client_that_closes_without_reading_is_dropp
         )
         assert b" 101 " in lazy.recv(1024)
 
-        def waiting() -> int:
-            other.send("\0command: waiting")
-            return int(other.recv(PATIENCE_S))
+        async def waiting() -> int:
+            await other.send("\0command: waiting")
+            return int(await received(other))
 
-        assert waiting() == 0
+        async def much_waits() -> bool:
+            return await waiting() > 4 * MIB
+
+        async def nothing_waits() -> bool:
+            return await waiting() == 0
+
+        assert await waiting() == 0
         for _ in range(2):
             lazy.sendall(frame(BINARY, os.urandom(8 * MIB)))
-        eventually(lambda: waiting() > 4 * MIB, PATIENCE_S)
-        assert waiting() < 17 * MIB
+        await aeventually(much_waits, PATIENCE_S)
+        assert await waiting() < 17 * MIB
         lazy.sendall(frame(CLOSE, b""))
-        eventually(lambda: waiting() == 0, PATIENCE_S)
+        await aeventually(nothing_waits, PATIENCE_S)
+        lazy.close()
