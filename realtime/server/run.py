@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from daphne.server import Server
@@ -100,8 +101,9 @@ class SeriatimServer(Server):
         """The process is about to end."""
         self.quick_served: set[SeriatimChannel] = set()
         """Connections whose request is served without ASGI and has no answer yet."""
-        self.silent: dict[SeriatimChannel, float] = {}
-        """Connections on which nothing has come yet, and when they were accepted (monotonic, s)."""
+        self.silent: WeakKeyDictionary[SeriatimChannel, float] = WeakKeyDictionary()
+        """Connections on which nothing has come yet, and when they were accepted (monotonic, s). Weak: a channel that
+        Twisted exchanges for one of HTTP/2 hears of nothing any more."""
         self.buffer_high_bytes = settings.SOCKET_BUFFER_HIGH_BYTES
         self.deflate_min_bytes = settings.DEFLATE_MIN_BYTES
         super().__init__(

@@ -64,7 +64,7 @@ class _Slot:
 
     @property
     def is_starting(self) -> bool:
-        return self.process is not None and self.ready is not None
+        return self.ready is not None
 
 
 class Supervisor:
@@ -205,7 +205,8 @@ class Supervisor:
     def _mind_replacement(self, now: float) -> None:
         """One step of SIGHUP: start the next replacement, or see to the one that starts.
 
-        Never two at a time in one place: the one that is ready last answers under its name (`realtime.metrics`).
+        Two start at a time in one place only where the first takes longer than `START_TIMEOUT_S`: the one that is ready
+        last answers under its name (`realtime.metrics.siblings`).
         """
         slot = self._replacing[0]
         if self._next is None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -170,26 +172,40 @@ os.close(ready)
 signal.pause()
 """
 
+CRASHING = "raise SystemExit(3)"
+
 SUPERVISING = """
 import sys
 from realtime.server import supervisor
-listening = supervisor.bind("127.0.0.1", int(sys.argv[1]), 16)
+supervisor.BACKOFF_FIRST_S = supervisor.BACKOFF_LAST_S = 0.01
+port, worker, folder = sys.argv[1:]
+listening = supervisor.bind("127.0.0.1", int(port), 16)
 supervisor.Supervisor(
-    1, lambda number, fd, ready: [sys.executable, "-c", sys.argv[2], sys.argv[3], str(ready)], listening, drain_s=1,
+    1, lambda number, fd, ready: [sys.executable, "-c", worker, folder, str(ready)], listening, drain_s=1,
     say=lambda text: print(text, flush=True),
 ).run()
 """
 
 
-def test_two_never_start_in_one_place(tmp_path: Path) -> None:
-    """Replaced while it starts, and dying while its replacement starts: who is ready last answers under the name."""
+@contextmanager
+def supervising(worker: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A supervisor of one worker, which is this program; what it says. It ends in order."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISING, str(free_port()), WAITING, str(tmp_path)],
+        [sys.executable, "-c", SUPERVISING, str(free_port()), worker, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
     assert process.stdout is not None
+    try:
+        yield process, process.stdout
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_two_never_start_in_one_place(tmp_path: Path) -> None:
+    """Replaced while it starts, and dying while its replacement starts: who is ready last answers under the name."""
 
     def started(count: int) -> list[int]:
         """Their processes, once there are so many; no more come soon."""
@@ -199,7 +215,7 @@ def test_two_never_start_in_one_place(tmp_path: Path) -> None:
         assert len(found) == count
         return [int(path.stem) for path in found]
 
-    try:
+    with supervising(WAITING, tmp_path) as (process, said):
         (first,) = started(1)
         process.send_signal(signal.SIGHUP)
         started(1)
@@ -208,43 +224,18 @@ def test_two_never_start_in_one_place(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         started(2)
         (tmp_path / f"{second}.go").touch()
-        assert "starting it again" in process.stdout.readline()
-        assert f"Worker 1 is replaced by process {second}." in process.stdout.readline()
+        assert "starting it again" in said.readline()
+        assert f"Worker 1 is replaced by process {second}." in said.readline()
         os.kill(second, signal.SIGKILL)
         started(3)
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
 
 
-CRASHING = """
-import socket, sys
-from realtime.server import supervisor
-supervisor.BACKOFF_FIRST_S = supervisor.BACKOFF_LAST_S = 0.01
-listening = supervisor.bind("127.0.0.1", int(sys.argv[1]), 16)
-supervisor.Supervisor(
-    1, lambda *_: [sys.executable, "-c", "raise SystemExit(3)"], listening, drain_s=1,
-    say=lambda text: print(text, flush=True),
-).run()
-"""
-
-
-def test_a_crash_loop_is_called_one_and_starting_goes_on() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CRASHING, str(free_port())],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-    )
-    assert process.stdout is not None
+def test_a_crash_loop_is_called_one_and_starting_goes_on(tmp_path: Path) -> None:
     said: list[str] = []
-    try:
-        for line in process.stdout:
+    with supervising(CRASHING, tmp_path) as (_, lines):
+        for line in lines:
             said.append(line)
             if len([each for each in said if "starting it again" in each]) >= 7:
                 break
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
     assert re.search(r"has ended 5 times within 10 s", "".join(said))
     assert "status 3" in said[0]
